@@ -1,0 +1,288 @@
+"""A training job, described as data.
+
+Counterpart of `proto/memplan/v1/job.proto`: same names, same meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from memplan.types.layers import LayerStack
+
+__all__ = [
+    "AllocatorSettings",
+    "CatalogModel",
+    "DataType",
+    "GradientClipping",
+    "InputTensor",
+    "Loss",
+    "MemoryFormat",
+    "Model",
+    "Optimizer",
+    "OptimizerImplementation",
+    "OptimizerType",
+    "Precision",
+    "TrainingJob",
+    "TrainingLoop",
+    "ZeroGrad",
+]
+
+
+class DataType(StrEnum):
+    """Element types, by PyTorch's names."""
+
+    UNSPECIFIED = "unspecified"
+    """FLOAT32."""
+    FLOAT32 = "float32"
+    """4 bytes."""
+    FLOAT16 = "float16"
+    """2 bytes."""
+    BFLOAT16 = "bfloat16"
+    """2 bytes."""
+    INT64 = "int64"
+    """8 bytes: token and class indices."""
+    INT32 = "int32"
+    """4 bytes."""
+    UINT8 = "uint8"
+    """1 byte."""
+    BOOL = "bool"
+    """1 byte: masks."""
+
+
+class Loss(StrEnum):
+    """How the loss is computed from the model's output."""
+
+    UNSPECIFIED = "unspecified"
+    """MODEL where the model computes one itself, else CROSS_ENTROPY."""
+    CROSS_ENTROPY = "cross-entropy"
+    """torch.nn.functional.cross_entropy over dimension 1 with class-index targets."""
+    BINARY_CROSS_ENTROPY_WITH_LOGITS = "binary-cross-entropy-with-logits"
+    """binary_cross_entropy_with_logits with targets of the output's shape."""
+    MSE = "mse"
+    """mse_loss with targets of the output's shape."""
+    L1 = "l1"
+    """l1_loss with targets of the output's shape."""
+    MODEL = "model"
+    """The loss that the model returns when it is given labels (transformers)."""
+    MEAN = "mean"
+    """The mean of the output: no targets."""
+
+
+class OptimizerType(StrEnum):
+    """Optimizer classes."""
+
+    UNSPECIFIED = "unspecified"
+    """SGD."""
+    SGD = "sgd"
+    """torch.optim.SGD."""
+    ADAM = "adam"
+    """torch.optim.Adam."""
+    ADAMW = "adamw"
+    """torch.optim.AdamW."""
+    ADAGRAD = "adagrad"
+    """torch.optim.Adagrad."""
+    RMSPROP = "rmsprop"
+    """torch.optim.RMSprop."""
+    ADAFACTOR = "adafactor"
+    """torch.optim.Adafactor."""
+    CUSTOM = "custom"
+    """Any optimizer that keeps `state_count` tensors like the parameter and updates in place."""
+
+
+class OptimizerImplementation(StrEnum):
+    """How the optimizer's step is executed."""
+
+    UNSPECIFIED = "unspecified"
+    """FOREACH where the class has it, else SINGLE."""
+    FOREACH = "foreach"
+    """One multi-tensor kernel per operation: about one extra copy of the parameters in
+    temporaries."""
+    FUSED = "fused"
+    """One kernel for everything: no temporaries. ADAM, ADAMW, SGD, ADAGRAD."""
+    SINGLE = "single"
+    """One parameter at a time."""
+
+
+class Precision(StrEnum):
+    """Number formats of weights and compute."""
+
+    UNSPECIFIED = "unspecified"
+    """FP32."""
+    FP32 = "fp32"
+    """float32 weights and compute."""
+    TF32 = "tf32"
+    """float32 weights, TensorFloat-32 matrix products: FP32's memory."""
+    AMP_FP16 = "amp-fp16"
+    """float32 weights, torch.autocast(float16), torch.amp.GradScaler."""
+    AMP_BF16 = "amp-bf16"
+    """float32 weights, torch.autocast(bfloat16), no scaler."""
+    BF16 = "bf16"
+    """bfloat16 weights, gradients and optimizer states."""
+    FP16 = "fp16"
+    """float16 weights, gradients and optimizer states."""
+
+
+class MemoryFormat(StrEnum):
+    """Memory layout of 4-d tensors."""
+
+    UNSPECIFIED = "unspecified"
+    """CONTIGUOUS."""
+    CONTIGUOUS = "contiguous"
+    """NCHW."""
+    CHANNELS_LAST = "channels-last"
+    """NHWC: model and inputs are converted with memory_format=torch.channels_last."""
+
+
+class ZeroGrad(StrEnum):
+    """When gradients are zeroed."""
+
+    UNSPECIFIED = "unspecified"
+    """BEFORE_FORWARD."""
+    BEFORE_FORWARD = "before-forward"
+    """At the start of the step."""
+    BEFORE_BACKWARD = "before-backward"
+    """Between forward and backward: gradients of the last step are alive during forward."""
+    AFTER_STEP = "after-step"
+    """Right after optimizer.step()."""
+    NEVER = "never"
+    """Never: gradients stay alive for ever."""
+
+
+class GradientClipping(StrEnum):
+    """Gradient clipping."""
+
+    UNSPECIFIED = "unspecified"
+    """NONE."""
+    NONE = "none"
+    """No clipping."""
+    NORM = "norm"
+    """torch.nn.utils.clip_grad_norm_."""
+    VALUE = "value"
+    """torch.nn.utils.clip_grad_value_."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogModel:
+    """A model that the server knows by name."""
+
+    name: str = ""
+    """`library/model`: `torchvision/resnet50`, `timm/vit_base_patch16_224`, `transformers/bert`.
+    ListModels lists them. Required."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Constructor options that differ from the library's defaults: `num_classes` for torchvision
+    and timm, any field of the config class for transformers (`num_hidden_layers`, `vocab_size`).
+    Numbers without a fraction become integers."""
+    task: str = ""
+    """Task head, for transformers: `masked-lm`, `causal-lm`, `seq2seq-lm`, `sequence-
+    classification`, `token-classification`, `question-answering`, `image-classification`. Default:
+    what the model type is pretrained for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """What is trained."""
+
+    catalog: CatalogModel | None = None
+    """A model that the server knows by name."""
+    layer_stack: LayerStack | None = None
+    """A model written down layer by layer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputTensor:
+    """One input of the model."""
+
+    name: str = ""
+    """Name of the forward() parameter that takes it. Default: by position."""
+    shape: tuple[int, ...] = ()
+    """Shape of one sample, without the batch dimension: [3, 224, 224]. Each 1 to 2^31 - 1; at most
+    8. Empty for a scalar per sample."""
+    dtype: DataType = DataType.UNSPECIFIED
+    """Element type. Default: FLOAT32, or what the model's precision makes of it (BF16 and FP16 jobs
+    get their images in that type)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Optimizer:
+    """The optimizer, with the options that change memory. Options that do not (lr, betas, eps,
+    maximize) are left out."""
+
+    type: OptimizerType = OptimizerType.UNSPECIFIED
+    """Default: SGD."""
+    implementation: OptimizerImplementation = OptimizerImplementation.UNSPECIFIED
+    """Default: what torch.optim picks on CUDA: foreach where the optimizer has it."""
+    momentum: float = 0.0
+    """SGD and RMSPROP: momentum; above 0 adds one state per parameter. Default 0. Range [0, 1)."""
+    amsgrad: bool = False
+    """ADAM and ADAMW: keep the running maximum of the second moment, one more state. Default
+    false."""
+    centered: bool = False
+    """RMSPROP: centered, one more state. Default false."""
+    nesterov: bool = False
+    """SGD: Nesterov momentum; needs momentum above 0. Default false."""
+    weight_decay: float | None = None
+    """Weight decay: a temporary copy of the gradients in optimizers that add it to them. Default:
+    the class's own (0.01 for ADAMW, else 0). At least 0."""
+    state_count: int = 0
+    """CUSTOM: state tensors kept per parameter, each like the parameter (Lion: 1). 0 to 16."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingLoop:
+    """What the loop does besides forward, backward and step."""
+
+    zero_grad: ZeroGrad = ZeroGrad.UNSPECIFIED
+    """When optimizer.zero_grad() is called. Default: BEFORE_FORWARD."""
+    zero_grad_set_to_none: bool | None = None
+    """zero_grad(set_to_none=...). Default true: gradients are freed, not filled with zeros."""
+    gradient_clipping: GradientClipping = GradientClipping.UNSPECIFIED
+    """Gradient clipping before the step. Default: NONE."""
+    accumulation_steps: int = 0
+    """Forward and backward passes before each optimizer step. Default 1. 1 to 2^20."""
+    keep_outputs: bool | None = None
+    """Whether the loop's variables (batch, outputs, loss) keep their tensors until the next
+    iteration overwrites them, as local variables of a plain Python loop do. Default true."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AllocatorSettings:
+    """Settings of PyTorch's CUDA caching allocator, by their names in PYTORCH_CUDA_ALLOC_CONF."""
+
+    expandable_segments: bool = False
+    """Grow segments instead of adding new ones: less fragmentation. Default false."""
+    roundup_power2_divisions: int = 0
+    """Round sizes up to 1/N of the next power of two. A power of two, 2 to 16; 0 is off."""
+    max_split_size_mb: int = 0
+    """Blocks above this many MiB are not split. At least 20; 0 is off."""
+    garbage_collection_threshold: float = 0.0
+    """Release cached blocks when usage exceeds this share of the capacity. In (0, 1); 0 is off."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingJob:
+    """A training job: one process, one GPU, one loop."""
+
+    model: Model = field(default_factory=Model)
+    """What is trained. Required."""
+    inputs: tuple[InputTensor, ...] = ()
+    """What one sample looks like, in the order (or by the names) the model takes it. Optional for a
+    catalog model, whose own default input is then used and stated among the assumptions; required
+    for a layer stack. At most 16."""
+    loss: Loss = Loss.UNSPECIFIED
+    """The loss. Default: the loss the model computes itself where it does (transformers), else
+    cross-entropy."""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    """The optimizer. Default: SGD without momentum."""
+    precision: Precision = Precision.UNSPECIFIED
+    """Number formats of weights and compute. Default: FP32."""
+    memory_format: MemoryFormat = MemoryFormat.UNSPECIFIED
+    """Memory layout of 4-d weights and inputs. Default: CONTIGUOUS."""
+    loop: TrainingLoop = field(default_factory=TrainingLoop)
+    """What the loop does besides forward, backward and step."""
+    allocator: AllocatorSettings = field(default_factory=AllocatorSettings)
+    """Settings of the CUDA caching allocator (PYTORCH_CUDA_ALLOC_CONF)."""
+    micro_batch_size: int = 0
+    """Samples in one forward and backward pass on one GPU. Required, 1 to 2^24."""

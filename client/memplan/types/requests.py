@@ -1,0 +1,274 @@
+"""The service.
+
+Counterpart of `proto/memplan/v1/planner.proto`: same names, same meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+from memplan.types.estimate import (
+    AccumulationPlan,
+    BatchSizeRecommendation,
+    MemoryEstimate,
+    Placement,
+)
+from memplan.types.gpus import GpuTarget, GpuType
+from memplan.types.job import TrainingJob
+
+__all__ = [
+    "EstimateMemoryRequest",
+    "EstimateMemoryResponse",
+    "ListGpuTypesRequest",
+    "ListGpuTypesResponse",
+    "ListModelsRequest",
+    "ListModelsResponse",
+    "MeasuredProfile",
+    "ModelInfo",
+    "PlanAccumulationRequest",
+    "PlanAccumulationResponse",
+    "PlanJobRequest",
+    "PlanJobResponse",
+    "ProfileMemoryRequest",
+    "ProfileMemoryResponse",
+    "ProfileProgress",
+    "ProfileStage",
+    "RecommendBatchSizeRequest",
+    "RecommendBatchSizeResponse",
+]
+
+
+class ProfileStage(StrEnum):
+    """Stages of a profile."""
+
+    UNSPECIFIED = "unspecified"
+    """Not known."""
+    QUEUED = "queued"
+    """Waiting for a device."""
+    BUILDING = "building"
+    """The model is made."""
+    WARMING_UP = "warming-up"
+    """Steps that do not count."""
+    MEASURING = "measuring"
+    """Steps that count."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EstimateMemoryRequest:
+    """Request of EstimateMemory."""
+
+    job: TrainingJob = field(default_factory=TrainingJob)
+    """The job. Required."""
+    gpu_type: str = ""
+    """Name or alias of the GPU type. Default: nvidia-a100-80gb, stated among the assumptions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EstimateMemoryResponse:
+    """Response of EstimateMemory."""
+
+    estimate: MemoryEstimate = field(default_factory=MemoryEstimate)
+    """The estimate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecommendBatchSizeRequest:
+    """Request of RecommendBatchSize."""
+
+    job: TrainingJob = field(default_factory=TrainingJob)
+    """The job; its micro_batch_size does not matter and may be 0. Required."""
+    gpus: tuple[GpuTarget, ...] = ()
+    """The GPUs asked about. Default: every type of the catalog. At most 256."""
+    headroom_fraction: float | None = None
+    """Share of the capacity that the recommended batch leaves free. Default 0.05. In [0, 0.9]."""
+    multiple_of: int = 0
+    """Round the recommended batch down to a multiple of this. Default: 8 where the batch is at
+    least 8 (tensor cores), else 1. At most 4,096."""
+    max_batch_size: int = 0
+    """No batch above this. Default and limit 2^24."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecommendBatchSizeResponse:
+    """Response of RecommendBatchSize."""
+
+    batch_sizes: tuple[BatchSizeRecommendation, ...] = ()
+    """One for each GPU asked about, in that order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanAccumulationRequest:
+    """Request of PlanAccumulation."""
+
+    job: TrainingJob = field(default_factory=TrainingJob)
+    """The job; its micro_batch_size, where given, is the largest that may be used. Required."""
+    gpu: GpuTarget = field(default_factory=GpuTarget)
+    """The GPU. Required."""
+    global_batch_size: int = 0
+    """Samples per optimizer step over all ranks. Required, 1 to 2^40; a multiple of
+    data_parallel_size."""
+    data_parallel_size: int = 0
+    """Ranks. Default 1. At most 2^20."""
+    headroom_fraction: float | None = None
+    """Share of the capacity to leave free. Default 0.05. In [0, 0.9]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanAccumulationResponse:
+    """Response of PlanAccumulation."""
+
+    accumulation: AccumulationPlan = field(default_factory=AccumulationPlan)
+    """The plan."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanJobRequest:
+    """Request of PlanJob."""
+
+    job: TrainingJob = field(default_factory=TrainingJob)
+    """The job. Required."""
+    gpus: tuple[GpuTarget, ...] = ()
+    """The GPUs asked about. Default: every type of the catalog except MIG profiles. The estimate
+    and the accumulation plan are for the first one. At most 256."""
+    global_batch_size: int = 0
+    """Samples per optimizer step over all ranks. Default: no accumulation plan. A multiple of
+    data_parallel_size, at most 2^40."""
+    data_parallel_size: int = 0
+    """Ranks. Default 1. At most 2^20."""
+    headroom_fraction: float | None = None
+    """Share of the capacity that recommended batch sizes leave free. Default 0.05. In [0, 0.9]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanJobResponse:
+    """Response of PlanJob."""
+
+    estimate: MemoryEstimate = field(default_factory=MemoryEstimate)
+    """The estimate on the first GPU."""
+    batch_sizes: tuple[BatchSizeRecommendation, ...] = ()
+    """One for each GPU asked about, in that order."""
+    accumulation: AccumulationPlan | None = None
+    """For the first GPU. Not set without a global_batch_size."""
+    placements: tuple[Placement, ...] = ()
+    """One for each GPU asked about, in that order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProfileMemoryRequest:
+    """Request of ProfileMemory."""
+
+    job: TrainingJob = field(default_factory=TrainingJob)
+    """The job. Required."""
+    step_count: int = 0
+    """Steps to measure after warm-up. Default 3. 1 to 100."""
+    memory_limit_bytes: int = 0
+    """Memory the job may take, to imitate a smaller GPU. Default: all that is free."""
+    time_limit: timedelta | None = None
+    """Longest time to spend once it runs. Default 60 s."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProfileProgress:
+    """Progress of a profile."""
+
+    stage: ProfileStage = ProfileStage.UNSPECIFIED
+    """What it is at."""
+    queue_position: int = 0
+    """Jobs before this one in the queue."""
+    step: int = 0
+    """Steps done."""
+    step_count: int = 0
+    """Steps to do."""
+    peak_reserved_bytes: int = 0
+    """Peak reserved bytes so far."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredProfile:
+    """What was measured."""
+
+    device_name: str = ""
+    """Name of the device as the driver gives it."""
+    peak_allocated_bytes: int = 0
+    """Peak allocated bytes."""
+    peak_reserved_bytes: int = 0
+    """Peak reserved bytes."""
+    device_used_bytes: int = 0
+    """Peak device-used bytes."""
+    out_of_memory: bool = False
+    """Whether it ran out of memory: the job needs more than memory_limit_bytes."""
+    memory_limit_bytes: int = 0
+    """Bytes it was allowed."""
+    step_count: int = 0
+    """Steps measured."""
+    step_time: timedelta | None = None
+    """Median time of a step."""
+    library_versions: Mapping[str, str] = field(default_factory=dict)
+    """Driver and library versions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProfileMemoryResponse:
+    """Response of ProfileMemory: one event of the stream."""
+
+    progress: ProfileProgress | None = None
+    """It goes on."""
+    profile: MeasuredProfile | None = None
+    """It is done: the last message of the stream."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListGpuTypesRequest:
+    """Request of ListGpuTypes."""
+
+    page_size: int = 0
+    """At most so many. Default 50, at most 1,000."""
+    page_token: str = ""
+    """next_page_token of the page before. Default: the first page."""
+    filter: str = ""
+    """Only types whose name or alias contains this, case ignored. Default: all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListGpuTypesResponse:
+    """Response of ListGpuTypes."""
+
+    gpu_types: tuple[GpuType, ...] = ()
+    """The types, by name."""
+    next_page_token: str = ""
+    """Token of the next page; empty on the last one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListModelsRequest:
+    """Request of ListModels."""
+
+    page_size: int = 0
+    """At most so many. Default 100, at most 1,000."""
+    page_token: str = ""
+    """next_page_token of the page before. Default: the first page."""
+    filter: str = ""
+    """Only models whose name contains this, case ignored. Default: all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    """A model that can be named."""
+
+    name: str = ""
+    """`library/model`."""
+    library: str = ""
+    """`torchvision`, `timm` or `transformers`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListModelsResponse:
+    """Response of ListModels."""
+
+    models: tuple[ModelInfo, ...] = ()
+    """The models, by name."""
+    next_page_token: str = ""
+    """Token of the next page; empty on the last one."""

@@ -1,0 +1,1 @@
+"""Generated from `proto/memplan/v1`; `make proto` writes it."""

@@ -1,0 +1,222 @@
+from google.protobuf import struct_pb2 as _struct_pb2
+from memplan.v1 import layers_pb2 as _layers_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
+    DATA_TYPE_FLOAT32: _ClassVar[DataType]
+    DATA_TYPE_FLOAT16: _ClassVar[DataType]
+    DATA_TYPE_BFLOAT16: _ClassVar[DataType]
+    DATA_TYPE_INT64: _ClassVar[DataType]
+    DATA_TYPE_INT32: _ClassVar[DataType]
+    DATA_TYPE_UINT8: _ClassVar[DataType]
+    DATA_TYPE_BOOL: _ClassVar[DataType]
+
+class Loss(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOSS_UNSPECIFIED: _ClassVar[Loss]
+    LOSS_CROSS_ENTROPY: _ClassVar[Loss]
+    LOSS_BINARY_CROSS_ENTROPY_WITH_LOGITS: _ClassVar[Loss]
+    LOSS_MSE: _ClassVar[Loss]
+    LOSS_L1: _ClassVar[Loss]
+    LOSS_MODEL: _ClassVar[Loss]
+    LOSS_MEAN: _ClassVar[Loss]
+
+class OptimizerType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPTIMIZER_TYPE_UNSPECIFIED: _ClassVar[OptimizerType]
+    OPTIMIZER_TYPE_SGD: _ClassVar[OptimizerType]
+    OPTIMIZER_TYPE_ADAM: _ClassVar[OptimizerType]
+    OPTIMIZER_TYPE_ADAMW: _ClassVar[OptimizerType]
+    OPTIMIZER_TYPE_ADAGRAD: _ClassVar[OptimizerType]
+    OPTIMIZER_TYPE_RMSPROP: _ClassVar[OptimizerType]
+    OPTIMIZER_TYPE_ADAFACTOR: _ClassVar[OptimizerType]
+    OPTIMIZER_TYPE_CUSTOM: _ClassVar[OptimizerType]
+
+class OptimizerImplementation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPTIMIZER_IMPLEMENTATION_UNSPECIFIED: _ClassVar[OptimizerImplementation]
+    OPTIMIZER_IMPLEMENTATION_FOREACH: _ClassVar[OptimizerImplementation]
+    OPTIMIZER_IMPLEMENTATION_FUSED: _ClassVar[OptimizerImplementation]
+    OPTIMIZER_IMPLEMENTATION_SINGLE: _ClassVar[OptimizerImplementation]
+
+class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRECISION_UNSPECIFIED: _ClassVar[Precision]
+    PRECISION_FP32: _ClassVar[Precision]
+    PRECISION_TF32: _ClassVar[Precision]
+    PRECISION_AMP_FP16: _ClassVar[Precision]
+    PRECISION_AMP_BF16: _ClassVar[Precision]
+    PRECISION_BF16: _ClassVar[Precision]
+    PRECISION_FP16: _ClassVar[Precision]
+
+class MemoryFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEMORY_FORMAT_UNSPECIFIED: _ClassVar[MemoryFormat]
+    MEMORY_FORMAT_CONTIGUOUS: _ClassVar[MemoryFormat]
+    MEMORY_FORMAT_CHANNELS_LAST: _ClassVar[MemoryFormat]
+
+class ZeroGrad(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ZERO_GRAD_UNSPECIFIED: _ClassVar[ZeroGrad]
+    ZERO_GRAD_BEFORE_FORWARD: _ClassVar[ZeroGrad]
+    ZERO_GRAD_BEFORE_BACKWARD: _ClassVar[ZeroGrad]
+    ZERO_GRAD_AFTER_STEP: _ClassVar[ZeroGrad]
+    ZERO_GRAD_NEVER: _ClassVar[ZeroGrad]
+
+class GradientClipping(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GRADIENT_CLIPPING_UNSPECIFIED: _ClassVar[GradientClipping]
+    GRADIENT_CLIPPING_NONE: _ClassVar[GradientClipping]
+    GRADIENT_CLIPPING_NORM: _ClassVar[GradientClipping]
+    GRADIENT_CLIPPING_VALUE: _ClassVar[GradientClipping]
+DATA_TYPE_UNSPECIFIED: DataType
+DATA_TYPE_FLOAT32: DataType
+DATA_TYPE_FLOAT16: DataType
+DATA_TYPE_BFLOAT16: DataType
+DATA_TYPE_INT64: DataType
+DATA_TYPE_INT32: DataType
+DATA_TYPE_UINT8: DataType
+DATA_TYPE_BOOL: DataType
+LOSS_UNSPECIFIED: Loss
+LOSS_CROSS_ENTROPY: Loss
+LOSS_BINARY_CROSS_ENTROPY_WITH_LOGITS: Loss
+LOSS_MSE: Loss
+LOSS_L1: Loss
+LOSS_MODEL: Loss
+LOSS_MEAN: Loss
+OPTIMIZER_TYPE_UNSPECIFIED: OptimizerType
+OPTIMIZER_TYPE_SGD: OptimizerType
+OPTIMIZER_TYPE_ADAM: OptimizerType
+OPTIMIZER_TYPE_ADAMW: OptimizerType
+OPTIMIZER_TYPE_ADAGRAD: OptimizerType
+OPTIMIZER_TYPE_RMSPROP: OptimizerType
+OPTIMIZER_TYPE_ADAFACTOR: OptimizerType
+OPTIMIZER_TYPE_CUSTOM: OptimizerType
+OPTIMIZER_IMPLEMENTATION_UNSPECIFIED: OptimizerImplementation
+OPTIMIZER_IMPLEMENTATION_FOREACH: OptimizerImplementation
+OPTIMIZER_IMPLEMENTATION_FUSED: OptimizerImplementation
+OPTIMIZER_IMPLEMENTATION_SINGLE: OptimizerImplementation
+PRECISION_UNSPECIFIED: Precision
+PRECISION_FP32: Precision
+PRECISION_TF32: Precision
+PRECISION_AMP_FP16: Precision
+PRECISION_AMP_BF16: Precision
+PRECISION_BF16: Precision
+PRECISION_FP16: Precision
+MEMORY_FORMAT_UNSPECIFIED: MemoryFormat
+MEMORY_FORMAT_CONTIGUOUS: MemoryFormat
+MEMORY_FORMAT_CHANNELS_LAST: MemoryFormat
+ZERO_GRAD_UNSPECIFIED: ZeroGrad
+ZERO_GRAD_BEFORE_FORWARD: ZeroGrad
+ZERO_GRAD_BEFORE_BACKWARD: ZeroGrad
+ZERO_GRAD_AFTER_STEP: ZeroGrad
+ZERO_GRAD_NEVER: ZeroGrad
+GRADIENT_CLIPPING_UNSPECIFIED: GradientClipping
+GRADIENT_CLIPPING_NONE: GradientClipping
+GRADIENT_CLIPPING_NORM: GradientClipping
+GRADIENT_CLIPPING_VALUE: GradientClipping
+
+class TrainingJob(_message.Message):
+    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    LOOP_FIELD_NUMBER: _ClassVar[int]
+    ALLOCATOR_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    inputs: _containers.RepeatedCompositeFieldContainer[InputTensor]
+    loss: Loss
+    optimizer: Optimizer
+    precision: Precision
+    memory_format: MemoryFormat
+    loop: TrainingLoop
+    allocator: AllocatorSettings
+    micro_batch_size: int
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("catalog", "layer_stack")
+    CATALOG_FIELD_NUMBER: _ClassVar[int]
+    LAYER_STACK_FIELD_NUMBER: _ClassVar[int]
+    catalog: CatalogModel
+    layer_stack: _layers_pb2.LayerStack
+    def __init__(self, catalog: _Optional[_Union[CatalogModel, _Mapping]] = ..., layer_stack: _Optional[_Union[_layers_pb2.LayerStack, _Mapping]] = ...) -> None: ...
+
+class CatalogModel(_message.Message):
+    __slots__ = ("name", "config", "task")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    config: _struct_pb2.Struct
+    task: str
+    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., task: _Optional[str] = ...) -> None: ...
+
+class InputTensor(_message.Message):
+    __slots__ = ("name", "shape", "dtype")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    dtype: DataType
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ...) -> None: ...
+
+class Optimizer(_message.Message):
+    __slots__ = ("type", "implementation", "momentum", "amsgrad", "centered", "nesterov", "weight_decay", "state_count")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    IMPLEMENTATION_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    AMSGRAD_FIELD_NUMBER: _ClassVar[int]
+    CENTERED_FIELD_NUMBER: _ClassVar[int]
+    NESTEROV_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    STATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    type: OptimizerType
+    implementation: OptimizerImplementation
+    momentum: float
+    amsgrad: bool
+    centered: bool
+    nesterov: bool
+    weight_decay: float
+    state_count: int
+    def __init__(self, type: _Optional[_Union[OptimizerType, str]] = ..., implementation: _Optional[_Union[OptimizerImplementation, str]] = ..., momentum: _Optional[float] = ..., amsgrad: bool = ..., centered: bool = ..., nesterov: bool = ..., weight_decay: _Optional[float] = ..., state_count: _Optional[int] = ...) -> None: ...
+
+class TrainingLoop(_message.Message):
+    __slots__ = ("zero_grad", "zero_grad_set_to_none", "gradient_clipping", "accumulation_steps", "keep_outputs")
+    ZERO_GRAD_FIELD_NUMBER: _ClassVar[int]
+    ZERO_GRAD_SET_TO_NONE_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_CLIPPING_FIELD_NUMBER: _ClassVar[int]
+    ACCUMULATION_STEPS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    zero_grad: ZeroGrad
+    zero_grad_set_to_none: bool
+    gradient_clipping: GradientClipping
+    accumulation_steps: int
+    keep_outputs: bool
+    def __init__(self, zero_grad: _Optional[_Union[ZeroGrad, str]] = ..., zero_grad_set_to_none: bool = ..., gradient_clipping: _Optional[_Union[GradientClipping, str]] = ..., accumulation_steps: _Optional[int] = ..., keep_outputs: bool = ...) -> None: ...
+
+class AllocatorSettings(_message.Message):
+    __slots__ = ("expandable_segments", "roundup_power2_divisions", "max_split_size_mb", "garbage_collection_threshold")
+    EXPANDABLE_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    ROUNDUP_POWER2_DIVISIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SPLIT_SIZE_MB_FIELD_NUMBER: _ClassVar[int]
+    GARBAGE_COLLECTION_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    expandable_segments: bool
+    roundup_power2_divisions: int
+    max_split_size_mb: int
+    garbage_collection_threshold: float
+    def __init__(self, expandable_segments: bool = ..., roundup_power2_divisions: _Optional[int] = ..., max_split_size_mb: _Optional[int] = ..., garbage_collection_threshold: _Optional[float] = ...) -> None: ...

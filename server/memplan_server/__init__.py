@@ -1,0 +1,1 @@
+"""The memplan server: a training job's GPU memory, before it runs."""

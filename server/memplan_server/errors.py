@@ -1,0 +1,93 @@
+"""What can go wrong, as the core says it.
+
+    MemplanError
+    ├── InvalidJob            the request breaks a rule; one violation for each place
+    ├── UnknownName           no such model or GPU type
+    ├── LimitExceeded         larger than, or more at once than, the server allows
+    ├── TimeLimitExceeded     not done in time
+    ├── Cancelled             the caller went away
+    └── WorkerFailure         a worker died, or raised what it should not have
+
+The core raises these and nothing else for anything a user can cause; the transport edge maps them to
+status codes. They are plain data, so they cross process borders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "Cancelled",
+    "InvalidJob",
+    "LimitExceeded",
+    "MemplanError",
+    "TimeLimitExceeded",
+    "UnknownName",
+    "Violation",
+    "WorkerFailure",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One place of a request that breaks a rule."""
+
+    field: str
+    """Path in the request, `job.model.layer_stack.layers[3].linear.in_features`."""
+    description: str
+    """What is wrong and what to do, in a sentence."""
+
+
+class MemplanError(Exception):
+    """Base of everything the core raises for its users."""
+
+
+class InvalidJob(MemplanError, ValueError):
+    """The request breaks a rule."""
+
+    def __init__(self, *violations: Violation) -> None:
+        assert violations
+        super().__init__(*violations)
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """Every violation found; at least one."""
+        return self.args
+
+    def __str__(self) -> str:
+        return "; ".join(f"{v.field}: {v.description}" for v in self.violations)
+
+
+class UnknownName(MemplanError, LookupError):
+    """No such model or GPU type."""
+
+    def __init__(self, kind: str, name: str, nearest: tuple[str, ...] = ()) -> None:
+        super().__init__(kind, name, nearest)
+        self.kind, self.name, self.nearest = kind, name, nearest
+
+    def __str__(self) -> str:
+        hint = f" Did you mean {', '.join(self.nearest)}?" if self.nearest else ""
+        return f"There is no {self.kind} {self.name!r}.{hint}"
+
+
+class LimitExceeded(MemplanError):
+    """Larger than, or more at once than, the server allows."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.message, self.retry_after_s = message, retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class TimeLimitExceeded(MemplanError, TimeoutError):
+    """Not done in the time that the caller or the server gives."""
+
+
+class Cancelled(MemplanError):
+    """The caller went away before the answer was ready."""
+
+
+class WorkerFailure(MemplanError):
+    """A worker process died or raised what it should not have: a defect, not the user's fault."""

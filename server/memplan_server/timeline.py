@@ -1,0 +1,154 @@
+"""The timeline: every allocation and free of a training job, at any batch size.
+
+The simulated GPU runs set-up and two training steps and writes down, in order, which storage is
+allocated or freed. The size of each storage is affine in the micro-batch size, so one timeline holds
+for all of them:
+
+    sizes = timeline.sizes(batch_size=32)       # bytes of each storage
+    for event in timeline.events.tolist():      # s >= 0: storage s is allocated; ~s: it is freed
+        ...
+
+Needs numpy only; neither torch nor grpc.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Category", "Module", "Phase", "Timeline"]
+
+Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+
+
+class Category(IntEnum):
+    """What a storage is for."""
+
+    PARAMETER = 0
+    GRADIENT = 1
+    OPTIMIZER_STATE = 2
+    BUFFER = 3
+    INPUT = 4
+    ACTIVATION = 5
+    TEMPORARY = 6
+    AUTOCAST_COPY = 7
+    WORKSPACE = 8
+
+
+class Phase(IntEnum):
+    """Part of the job an event falls in."""
+
+    SETUP = 0
+    FORWARD = 1
+    BACKWARD = 2
+    OPTIMIZER_STEP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module of the model."""
+
+    path: str
+    """As in `named_modules()`; empty for the model itself."""
+    type: str
+    """Class name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Timeline:
+    """Allocations and frees of set-up and two training steps. `n` events, `m` storages."""
+
+    events: Int32
+    """[n] storage index `s` where it is allocated, `~s` (negative) where it is freed."""
+    phase: UInt8
+    """[n] `Phase` of each event."""
+    step: UInt8
+    """[n] 0 in the first training step (and set-up), 1 in the second."""
+
+    intercept: Int64
+    """[m] bytes at batch size 0, of the size a program asks for (not rounded)."""
+    slope: Int64
+    """[m] bytes for each further sample."""
+    category: UInt8
+    """[m] `Category` of each storage."""
+    module: Int32
+    """[m] index into `modules` of the module that allocated it; -1 for none."""
+    micro_step: UInt8
+    """[m] which micro-batch of its step it belongs to; the last one may be smaller."""
+
+    modules: tuple[Module, ...] = ()
+    workspaces: Mapping[int, str] = field(default_factory=dict)
+    """Storages whose size is the GPU's matter, by name: {17: "cublas"}; see `gpus.libraries`."""
+
+    parameter_count: int = 0
+    parameter_bytes: int = 0
+    gradient_bytes: int = 0
+    optimizer_state_bytes: int = 0
+    buffer_bytes: int = 0
+
+    micro_steps: int = 1
+    """Micro-batches in each traced step: 1, or 2 when the job accumulates."""
+    affine: bool = True
+    """False when the event sequence depends on the batch size: then it holds for the one traced."""
+    traced_batch_sizes: tuple[int, ...] = ()
+    traits: tuple[str, ...] = ()
+    """What the step contains that matters for uncertainty: "convolution", "attention",
+    "recurrent"."""
+    depends_on_gpu: bool = False
+    """Whether kernels were chosen by the GPU's compute capability."""
+    assumptions: tuple[str, ...] = ()
+    library_versions: Mapping[str, str] = field(default_factory=dict)
+
+    def sizes(
+        self,
+        batch_size: int,
+        *,
+        last_batch_size: int | None = None,
+        workspace_bytes: Mapping[str, int] | None = None,
+    ) -> Int64:
+        """Bytes asked for by each storage, [m].
+
+        `last_batch_size` is the size of the last micro-batch of each step where that differs;
+        `workspace_bytes` gives the sizes of `workspaces` on the GPU in question.
+        """
+        assert self.affine or batch_size in self.traced_batch_sizes
+        samples: int | Int64 = batch_size
+        if last_batch_size is not None and self.micro_steps > 1:
+            last = self.micro_step == self.micro_steps - 1
+            samples = np.where(last, last_batch_size, batch_size).astype(np.int64)
+        sizes = self.intercept + self.slope * samples
+        for storage, name in self.workspaces.items():
+            if workspace_bytes is not None and name in workspace_bytes:
+                sizes[storage] = workspace_bytes[name]
+        return sizes
+
+    def to_bytes(self) -> bytes:
+        """Compressed, for the store; `from_bytes` reads it back equal."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        header = {k: arrays.pop(k) for k in list(arrays) if not isinstance(arrays[k], np.ndarray)}
+        header["modules"] = [asdict(m) for m in self.modules]
+        header["workspaces"] = {str(k): v for k, v in self.workspaces.items()}
+        out = io.BytesIO()
+        text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        np.savez_compressed(out, header=text, **arrays)
+        return out.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Timeline:
+        """What `to_bytes` wrote."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(arrays.pop("header").tobytes())
+        header["modules"] = tuple(Module(**m) for m in header["modules"])
+        header["workspaces"] = {int(k): v for k, v in header["workspaces"].items()}
+        for name in ("traced_batch_sizes", "traits", "assumptions"):
+            header[name] = tuple(header[name])
+        return cls(**header, **arrays)
