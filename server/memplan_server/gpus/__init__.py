@@ -1,0 +1,1 @@
+"""GPU types as data, and what CUDA's libraries take on them."""
