@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from memplan.types import GpuType
 
-__all__ = ["capability", "workspace_bytes"]
+__all__ = ["capability", "kernel_class", "workspace_bytes"]
 
 MIB = 1 << 20
 
@@ -15,6 +15,15 @@ def capability(gpu_type: GpuType) -> tuple[int, int]:
     """Compute capability as numbers: (8, 0)."""
     major, _, minor = gpu_type.compute_capability.partition(".")
     return int(major), int(minor)
+
+
+def kernel_class(compute_capability: tuple[int, int]) -> tuple[int, int]:
+    """The oldest compute capability for which PyTorch picks the same kernels: (8, 0) for an H100.
+
+    Flash attention needs 8.0, bfloat16 attention kernels need 8.0, half precision ones 5.0; so a
+    timeline traced for one member of a class holds for all of it.
+    """
+    return (8, 0) if compute_capability >= (8, 0) else (5, 0)
 
 
 def cublas_workspace_bytes(compute_capability: tuple[int, int]) -> int:
