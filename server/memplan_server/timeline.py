@@ -102,8 +102,9 @@ class Timeline:
     traits: tuple[str, ...] = ()
     """What the step contains that matters for uncertainty: "convolution", "attention",
     "recurrent"."""
-    depends_on_gpu: bool = False
-    """Whether kernels were chosen by the GPU's compute capability."""
+    kernel_classes: tuple[tuple[int, int], ...] = ()
+    """The kernel classes (`gpus.libraries.kernel_class`) it holds for: those whose GPUs would pick
+    the same kernels. All of them when no choice depended on the GPU."""
     assumptions: tuple[str, ...] = ()
     library_versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -149,6 +150,7 @@ class Timeline:
         header = json.loads(arrays.pop("header").tobytes())
         header["modules"] = tuple(Module(**m) for m in header["modules"])
         header["workspaces"] = {int(k): v for k, v in header["workspaces"].items()}
+        header["kernel_classes"] = tuple(tuple(c) for c in header["kernel_classes"])
         for name in ("traced_batch_sizes", "traits", "assumptions"):
             header[name] = tuple(header[name])
         return cls(**header, **arrays)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from memplan.types import GpuType
 
-__all__ = ["capability", "kernel_class", "workspace_bytes"]
+__all__ = ["KERNEL_CLASSES", "capability", "kernel_class", "workspace_bytes"]
 
 MIB = 1 << 20
 
@@ -17,13 +17,26 @@ def capability(gpu_type: GpuType) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def kernel_class(compute_capability: tuple[int, int]) -> tuple[int, int]:
-    """The oldest compute capability for which PyTorch picks the same kernels: (8, 0) for an H100.
+KERNEL_CLASSES: tuple[tuple[int, int], ...] = ((6, 0), (7, 0), (8, 0), (8, 6), (9, 0))
+"""One representative compute capability for each group of GPUs that PyTorch treats alike."""
 
-    Flash attention needs 8.0, bfloat16 attention kernels need 8.0, half precision ones 5.0; so a
-    timeline traced for one member of a class holds for all of it.
+
+def kernel_class(compute_capability: tuple[int, int]) -> tuple[int, int]:
+    """The group of a compute capability, by what decides PyTorch's choice of kernels.
+
+    Source: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp. Tensor cores decide the alignment
+    that memory-efficient attention asks for (7.0, 8.0); flash attention and bfloat16 need 8.0;
+    8.6, 8.9 and 12.x cannot run flash attention backward with large heads; cuDNN attention comes
+    first on 9.0 and 10.0.
     """
-    return (8, 0) if compute_capability >= (8, 0) else (5, 0)
+    major, minor = compute_capability
+    if compute_capability in ((9, 0), (10, 0)):
+        return (9, 0)
+    if major == 12 or (major == 8 and minor >= 6):
+        return (8, 6)
+    if major >= 8:
+        return (8, 0)
+    return (7, 0) if major == 7 else (6, 0)
 
 
 def cublas_workspace_bytes(compute_capability: tuple[int, int]) -> int:
