@@ -1,0 +1,224 @@
+"""scaled_dot_product_attention with the kernel that the target GPU would pick.
+
+Sources: `select_sdp_backend` and the `can_use_*` functions of
+aten/src/ATen/native/transformers/cuda/sdp_utils.cpp for the choice,
+`scaled_dot_product_attention` of aten/src/ATen/native/transformers/attention.cpp for what happens
+around the kernel (masks made additive, heads padded to a multiple of 8 for flash attention, masks
+padded to a multiple of 16 for memory-efficient attention).
+
+Known limitations: cuDNN attention's own workspace is not modelled; neither are nested tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from memplan_server.gpus.libraries import KERNEL_CLASSES, kernel_class
+
+__all__ = ["AttentionCall", "Kernel", "choose", "register", "same_choices", "target"]
+
+Kernel = str
+"""`cudnn`, `flash`, `efficient` or `math`."""
+
+_HALF = (torch.float16, torch.bfloat16)
+_MASK_ALIGNMENT = 16
+_HEAD_ALIGNMENT = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionCall:
+    """What the choice of a kernel depends on; nothing of it depends on the batch size."""
+
+    dtype: torch.dtype
+    head_dim: int
+    value_head_dim: int
+    query_length: int
+    key_length: int
+    grouped: bool
+    """Fewer key heads than query heads (enable_gqa)."""
+    masked: bool
+    causal: bool
+    dropout: bool
+    requires_grad: bool
+
+
+def choose(call: AttentionCall, compute_capability: tuple[int, int]) -> Kernel:
+    """The kernel PyTorch picks on such a GPU."""
+    gpu = kernel_class(compute_capability)
+    if gpu == (9, 0) and _cudnn(call):
+        return "cudnn"
+    if _flash(call, gpu):
+        return "flash"
+    return "efficient" if _efficient(call, gpu) else "math"
+
+
+def _cudnn(call: AttentionCall) -> bool:
+    dims = (call.head_dim, call.value_head_dim)
+    fits = all(d <= 128 and d % 8 == 0 for d in dims)
+    lengths = call.key_length > 1 and not (call.query_length == 1 and call.dropout)
+    return call.dtype in _HALF and fits and lengths
+
+
+def _flash(call: AttentionCall, gpu: tuple[int, int]) -> bool:
+    same_head_dim = call.head_dim == call.value_head_dim <= 256
+    large = 192 < call.head_dim <= 224 or (call.head_dim > 224 and call.dropout)
+    no_backward = gpu == (8, 6) and call.requires_grad and large
+    square = not call.causal or call.query_length == call.key_length
+    usable = gpu >= (8, 0) and call.dtype in _HALF and not call.masked
+    return usable and same_head_dim and square and not no_backward
+
+
+def _efficient(call: AttentionCall, gpu: tuple[int, int]) -> bool:
+    if call.grouped or (call.dtype == torch.bfloat16 and gpu < (8, 0)):
+        return False
+    tensor_cores = gpu >= (8, 0) or (gpu >= (7, 0) and call.dtype in _HALF)
+    alignment = 4 if gpu >= (8, 0) else 1
+    if tensor_cores:
+        alignment = max(alignment, 128 // (call.dtype.itemsize * 8))
+    return call.head_dim % alignment == 0 and call.value_head_dim % alignment == 0
+
+
+@dataclass(kw_only=True, slots=True)
+class _Target:
+    """The GPU simulated for, and the calls seen since it was set."""
+
+    compute_capability: tuple[int, int]
+    calls: set[AttentionCall]
+
+
+_target = _Target(compute_capability=(8, 0), calls=set())
+
+
+def target(compute_capability: tuple[int, int]) -> None:
+    """Choose for this GPU from now on; forget the calls seen."""
+    _target.compute_capability = compute_capability
+    _target.calls.clear()
+
+
+def same_choices() -> tuple[tuple[int, int], ...]:
+    """The kernel classes that would have made every choice since `target()` alike."""
+    gpu = _target.compute_capability
+    return tuple(
+        other
+        for other in KERNEL_CLASSES
+        if all(choose(call, other) == choose(call, gpu) for call in _target.calls)
+    )
+
+
+def saw_attention() -> bool:
+    """Whether there was any attention call since `target()`."""
+    return bool(_target.calls)
+
+
+_libraries: list[torch.library.Library] = []  # a Library undoes its registrations when collected
+
+
+def register() -> None:
+    """Register the kernel; once a process."""
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("scaled_dot_product_attention", _attention, "AutogradPrivateUse1")
+    _libraries.append(library)
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    call = _describe(query, key, value, attn_mask, dropout_p, is_causal)
+    dense = query.dim() == key.dim() == value.dim() == 4
+    kernel = choose(call, _target.compute_capability) if dense else "math"
+    if dense:
+        _target.calls.add(call)
+    mask = _additive(attn_mask, query.dtype)
+    if kernel == "math":
+        return torch.ops.aten._scaled_dot_product_attention_math(
+            query, key, value, mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )[0]  # type: ignore[no-any-return]
+    scale = query.size(-1) ** -0.5 if scale is None else scale
+    if kernel == "flash":
+        return _run_flash(query, key, value, dropout_p, is_causal, scale)
+    return _run_biased(kernel, (query, key, value), mask, dropout_p, is_causal, scale)
+
+
+def _describe(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+) -> AttentionCall:
+    return AttentionCall(
+        dtype=query.dtype,
+        head_dim=query.size(-1),
+        value_head_dim=value.size(-1),
+        query_length=query.size(-2),
+        key_length=key.size(-2),
+        grouped=query.dim() == 4 and query.size(1) != key.size(1),
+        masked=mask is not None,
+        causal=is_causal,
+        dropout=dropout_p > 0,
+        requires_grad=any(t.requires_grad for t in (query, key, value)),
+    )
+
+
+def _additive(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """`convert_boolean_attn_mask`: a boolean mask becomes a new tensor of 0 and -inf."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    zeros = torch.zeros_like(mask, dtype=dtype)
+    return zeros.masked_fill_(mask.logical_not(), float("-inf"))
+
+
+def _run_flash(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float,
+) -> torch.Tensor:
+    head_dim = query.size(-1)
+    padding = -head_dim % _HEAD_ALIGNMENT
+    if padding:
+        query, key, value = (functional.pad(t, (0, padding)) for t in (query, key, value))
+    out: torch.Tensor = torch.ops.aten._scaled_dot_product_flash_attention(
+        query, key, value, dropout_p, is_causal, False, scale=scale
+    )[0]
+    return out[..., :head_dim] if padding else out
+
+
+def _run_biased(
+    kernel: Kernel,
+    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float,
+) -> torch.Tensor:
+    query, key, value = tensors
+    if mask is not None:
+        padding = -mask.size(-1) % _MASK_ALIGNMENT
+        if padding and kernel == "efficient":
+            mask = functional.pad(mask, (0, padding))[..., : key.size(-2)]
+        mask = mask.expand(query.size(0), query.size(1), query.size(2), key.size(2))
+    keep_statistics = any(t.requires_grad for t in tensors)
+    if kernel == "cudnn":
+        out = torch.ops.aten._scaled_dot_product_cudnn_attention(
+            query, key, value, mask, keep_statistics, dropout_p, is_causal, False, scale=scale
+        )
+    else:
+        out = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key, value, mask, keep_statistics, dropout_p, is_causal, scale=scale
+        )
+    return out[0]  # type: ignore[no-any-return]

@@ -1,0 +1,38 @@
+"""Operators whose CUDA path allocates differently from what a new backend gets.
+
+PyTorch asks `is_cuda()` in a few composite operators; the answer is given here for the simulated GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["register"]
+
+_libraries: list[torch.library.Library] = []  # a Library undoes its registrations when collected
+
+
+def register() -> None:
+    """Register the kernels; once a process."""
+    library = torch.library.Library("aten", "IMPL")
+    for name in ("softmax", "log_softmax"):
+        library.impl(f"{name}.int", _softmax(name), "AutogradPrivateUse1")
+    _libraries.append(library)
+
+
+def _softmax(name: str) -> Callable[..., torch.Tensor]:
+    """softmax(half, dtype=float32) is one kernel on CUDA; other conversions are copies.
+
+    Source: `softmax` in aten/src/ATen/native/SoftMax.cpp (`half_to_float`).
+    """
+    fused: Callable[..., torch.Tensor] = getattr(torch.ops.aten, f"_{name}").default
+
+    def kernel(input: torch.Tensor, dim: int, dtype: Any = None) -> torch.Tensor:
+        if input.dtype == torch.float16 and dtype == torch.float32:
+            return fused(input, dim, True)
+        return fused(input if dtype is None else input.to(dtype), dim, False)
+
+    return kernel

@@ -1,0 +1,207 @@
+"""Writes down every allocation and free of the simulated GPU.
+
+A `Recorder` is a `FakeTensorMode`: it computes the shapes of each operator's results, and a storage
+not seen before is an allocation. A weak reference to the storage notices the free at the moment the
+last tensor lets go of it. Operators that the fake mode calls to work out a result are not the
+program's and are not recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from memplan_server.timeline import Category, Phase
+
+__all__ = ["Recorder", "Recording", "Storage"]
+
+_GEMM = frozenset(
+    getattr(torch.ops.aten, name)
+    for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot")
+)
+_SCALAR_READ = torch.ops.aten._local_scalar_dense.default
+
+
+@dataclass(slots=True)
+class Storage:
+    """One allocation."""
+
+    nbytes: int
+    category: Category
+    module: int
+    micro_step: int
+    workspace: str = ""
+
+
+@dataclass(slots=True)
+class Recording:
+    """What a `Recorder` wrote down."""
+
+    events: list[int] = field(default_factory=list)
+    """`s` where storage `s` is allocated, `~s` where it is freed."""
+    marks: list[tuple[int, Phase, int]] = field(default_factory=list)
+    """Where a phase begins: (index into events, phase, training step)."""
+    storages: list[Storage] = field(default_factory=list)
+    assumptions: dict[str, None] = field(default_factory=dict)
+    operators: set[str] = field(default_factory=set)
+
+
+class Recorder(FakeTensorMode):
+    """A fake tensor mode that writes a `Recording` of what happens on `device`."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+        self.recording = Recording()
+        self.module = -1
+        """Index of the module whose forward runs; -1 for none."""
+        self.micro_step = 0
+        self._device_type = device.type
+        self._category: Category | None = None
+        self._phase = Phase.SETUP
+        self._depth = 0
+        self._alive: dict[int, tuple[int, weakref.ref[Any]]] = {}
+        self._reserved: list[int] = []
+        self._workspaces: set[Phase] = set()
+        self._scalar: float | None = None
+
+    @property
+    def avoid_device_init(self) -> bool:
+        """The simulated GPU has nothing to initialise."""
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if self._depth:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        if func is _SCALAR_READ:
+            return self._read_scalar(args[0])
+        packet = func._overloadpacket
+        if packet in _GEMM:
+            self._use_cublas()
+        self._depth = 1
+        try:
+            out = super().__torch_dispatch__(func, types, args, kwargs)
+        finally:
+            self._depth = 0
+        self.recording.operators.add(packet.__name__)
+        self._see_all(out)
+        return out
+
+    def _see_all(self, out: Any) -> None:
+        if isinstance(out, FakeTensor):
+            self._see(out)
+        elif isinstance(out, (list, tuple)):
+            for item in out:
+                self._see_all(item)
+
+    def _see(self, tensor: FakeTensor) -> None:
+        if tensor.fake_device.type != self._device_type:
+            return
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive:
+            return
+        index = self._reserved.pop() if self._reserved else self._allocate()
+        self.recording.storages[index].nbytes = storage.nbytes()
+
+        def freed(_: object) -> None:
+            del self._alive[key]
+            self.recording.events.append(~index)
+
+        self._alive[key] = (index, weakref.ref(storage, freed))
+
+    def _allocate(self, workspace: str = "") -> int:
+        recording = self.recording
+        index = len(recording.storages)
+        category = self._category if self._category is not None else _BY_PHASE[self._phase]
+        if workspace:
+            category = Category.WORKSPACE
+        module = self.module if self._phase is Phase.FORWARD else -1
+        recording.storages.append(Storage(0, category, module, self.micro_step, workspace))
+        recording.events.append(index)
+        return index
+
+    def _use_cublas(self) -> None:
+        """The first matrix product of each thread makes a cuBLAS handle, with a workspace for good.
+
+        Forward runs in the program's thread, backward in autograd's. Source: `getCUDABlasHandle` in
+        aten/src/ATen/cuda/CublasHandlePool.cpp (handles are pooled by thread, workspaces kept by
+        handle and stream).
+        """
+        thread = Phase.BACKWARD if self._phase is Phase.BACKWARD else Phase.FORWARD
+        if thread not in self._workspaces:
+            self._workspaces.add(thread)
+            self._allocate(workspace="cublas")
+
+    def _read_scalar(self, tensor: torch.Tensor) -> Any:
+        """`.item()`: there is no data, so the answer is an assumption."""
+        dtype = tensor.dtype
+        if self._scalar is not None:
+            return self._scalar
+        if dtype == torch.bool:
+            self.assume("conditions read from tensors (`mask.all()`, `bool(tensor)`) are true")
+            return True
+        if tensor.device.type == self._device_type:
+            self.assume("numbers read from tensors (`tensor.item()`) are 1")
+        return 1.0 if dtype.is_floating_point else 1
+
+    def assume(self, sentence: str) -> None:
+        """State an assumption in the answer, once."""
+        self.recording.assumptions[sentence] = None
+
+    def enter(self, phase: Phase, step: int) -> None:
+        """From now on it is this phase of this training step."""
+        self._phase = phase
+        self.recording.marks.append((len(self.recording.events), phase, step))
+
+    @contextlib.contextmanager
+    def category(self, category: Category) -> Iterator[None]:
+        """Storages made inside are for this."""
+        before, self._category = self._category, category
+        try:
+            yield
+        finally:
+            self._category = before
+
+    @contextlib.contextmanager
+    def scalars_are(self, value: float) -> Iterator[None]:
+        """`.item()` answers this inside, without being an assumption worth stating."""
+        before, self._scalar = self._scalar, value
+        try:
+            yield
+        finally:
+            self._scalar = before
+
+    def reserve(self) -> int:
+        """Make room in the timeline for a storage whose size is known later."""
+        return self._allocate()
+
+    def fill(self, index: int) -> None:
+        """The next storage made is the one reserved."""
+        self._reserved.append(index)
+
+    def mark(self, tensors: Iterable[torch.Tensor], category: Category) -> None:
+        """These tensors' storages turn out to be for this."""
+        for tensor in tensors:
+            found = self._alive.get(tensor.untyped_storage()._cdata)
+            if found is not None:
+                self.recording.storages[found[0]].category = category
+
+    def close(self) -> None:
+        """Stop listening: what is freed from now on is clean-up, not the program."""
+        self._alive.clear()
+
+
+_BY_PHASE = {
+    Phase.SETUP: Category.PARAMETER,
+    Phase.FORWARD: Category.ACTIVATION,
+    Phase.BACKWARD: Category.TEMPORARY,
+    Phase.OPTIMIZER_STEP: Category.TEMPORARY,
+}
