@@ -1,0 +1,218 @@
+"""The training loop that is simulated: what PyTorch's tutorials write, plus what the job asks for.
+
+    for inputs, targets in loader:              # the batch before is let go when overwritten
+        optimizer.zero_grad()
+        with torch.autocast(...):
+            outputs = model(inputs)             # so are the outputs
+            loss = loss_fn(outputs, targets)    # and the loss
+        scaler.scale(loss).backward()
+        clip_grad_norm_(...)
+        scaler.step(optimizer); scaler.update()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from memplan.types import (
+    GradientClipping,
+    InputTensor,
+    Loss,
+    MemoryFormat,
+    OptimizerImplementation,
+    Precision,
+    TrainingJob,
+    ZeroGrad,
+)
+from memplan_server.models import BuiltModel, extract_loss, extract_outputs
+from memplan_server.simulate import autocast, optimizers
+from memplan_server.simulate.recorder import Recorder
+from memplan_server.timeline import Category, Phase
+
+__all__ = ["Loop"]
+
+_AUTOCAST = {Precision.AMP_FP16: torch.float16, Precision.AMP_BF16: torch.bfloat16}
+_F = nn.functional
+_ELEMENTWISE: dict[Loss, Callable[..., torch.Tensor]] = {
+    Loss.BINARY_CROSS_ENTROPY_WITH_LOGITS: _F.binary_cross_entropy_with_logits,
+    Loss.MSE: _F.mse_loss,
+    Loss.L1: _F.l1_loss,
+}
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """A training loop over a model that lives on the simulated GPU already."""
+
+    job: TrainingJob
+    built: BuiltModel
+    recorder: Recorder
+    device: torch.device
+    batch_size: int
+    micro_steps: int
+    _targets: list[torch.Tensor] = field(default_factory=list)
+    _target_specs: list[tuple[tuple[int, ...], torch.dtype]] = field(default_factory=list)
+    _target_room: int | None = None
+
+    def run(self, steps: int = 2) -> torch.optim.Optimizer:
+        """Execute `steps` optimizer steps."""
+        self.parameters = [p for p in self.built.module.parameters() if p.requires_grad]
+        self.optimizer = optimizers.make(self.job.optimizer, self.parameters)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.job.precision is Precision.AMP_FP16
+        )
+        kept: dict[str, Any] = {}
+        for step in range(steps):
+            self._step(step, kept)
+            gc.collect()  # what only a cycle holds is freed here, so that it is at the same place
+        return self.optimizer
+
+    def _step(self, step: int, kept: dict[str, Any]) -> None:
+        for micro_step in range(self.micro_steps):
+            self.recorder.micro_step = micro_step
+            self.recorder.enter(Phase.FORWARD, step)
+            self._micro_step(kept, first=micro_step == 0)
+            self.recorder.enter(Phase.BACKWARD, step)
+            self.scaler.scale(kept["loss"]).backward()
+            self.recorder.mark((p.grad for p in self.parameters if p.grad is not None), Category.GRADIENT)
+            if self.job.loop.keep_outputs is False:
+                kept.clear()
+                self._targets = []
+        self.recorder.enter(Phase.OPTIMIZER_STEP, step)
+        self._optimizer_step()
+
+    def _micro_step(self, kept: dict[str, Any], *, first: bool) -> None:
+        zero_grad = self.job.loop.zero_grad
+        kept["inputs"] = self._batch(self.built.inputs)
+        kept["labels"] = self._batch(self.built.labels)
+        self._make_targets()
+        if first and zero_grad is ZeroGrad.BEFORE_FORWARD:
+            self._zero_grad()
+        with self._autocast():
+            kept["outputs"] = self._forward(kept["inputs"], kept["labels"])
+            loss = self._loss(kept["outputs"])
+        kept["loss"] = loss / self.micro_steps if self.micro_steps > 1 else loss
+        if first and zero_grad is ZeroGrad.BEFORE_BACKWARD:
+            self._zero_grad()
+
+    def _batch(self, specs: Sequence[InputTensor]) -> list[torch.Tensor]:
+        with self.recorder.category(Category.INPUT):
+            return [self._input(spec) for spec in specs]
+
+    def _input(self, spec: InputTensor) -> torch.Tensor:
+        dtype: torch.dtype = getattr(torch, spec.dtype.value)
+        channels_last = self.job.memory_format is MemoryFormat.CHANNELS_LAST and len(spec.shape) == 3
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        shape = (self.batch_size, *spec.shape)
+        return torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
+
+    def _forward(self, inputs: list[torch.Tensor], labels: list[torch.Tensor]) -> Any:
+        specs = self.built.inputs
+        positional = [t for s, t in zip(specs, inputs, strict=True) if not s.name]
+        named = {s.name: t for s, t in zip(specs, inputs, strict=True) if s.name}
+        named |= {s.name: t for s, t in zip(self.built.labels, labels, strict=True)}
+        return self.built.module(*positional, **named)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        dtype = _AUTOCAST.get(self.job.precision)
+        return contextlib.nullcontext() if dtype is None else self._autocast_to(dtype)
+
+    @contextlib.contextmanager
+    def _autocast_to(self, dtype: torch.dtype) -> Iterator[None]:
+        try:
+            with torch.autocast(self.device.type, dtype=dtype):
+                yield
+        finally:
+            autocast.clear_cache()
+
+    def _make_targets(self) -> None:
+        """Targets come with the batch, but their shape is the output's: the first time, room is kept."""
+        if self.built.returns_loss or self.job.loss is Loss.MEAN:
+            return
+        if not self._target_specs:
+            if self._target_room is None:
+                with self.recorder.category(Category.INPUT):
+                    self._target_room = self.recorder.reserve()
+            return
+        with self.recorder.category(Category.INPUT):
+            self._targets = [
+                torch.empty(shape, dtype=dtype, device=self.device)
+                for shape, dtype in self._target_specs
+            ]
+
+    def _loss(self, outputs: Any) -> torch.Tensor:
+        if self.built.returns_loss:
+            return extract_loss(outputs)
+        results = extract_outputs(outputs)
+        if self.job.loss is Loss.MEAN:
+            return torch.stack([r.float().mean() for r in results]).sum() if len(results) > 1 else results[0].mean()
+        if not self._targets:
+            self._first_targets(results)
+        losses = [self._loss_of(r, t) for r, t in zip(results, self._targets, strict=True)]
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+        return total
+
+    def _first_targets(self, results: Sequence[torch.Tensor]) -> None:
+        classes = self.job.loss not in _ELEMENTWISE
+        for result in results:
+            shape = (result.shape[0], *result.shape[2:]) if classes else tuple(result.shape)
+            dtype = torch.int64 if classes else result.dtype
+            self._target_specs.append((shape, dtype))
+            if self._target_room is not None:
+                self.recorder.fill(self._target_room)
+                self._target_room = None
+            with self.recorder.category(Category.INPUT):
+                self._targets.append(torch.empty(shape, dtype=dtype, device=self.device))
+
+    def _loss_of(self, result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        loss = _ELEMENTWISE.get(self.job.loss, _F.cross_entropy)
+        return loss(result, target)
+
+    def _optimizer_step(self) -> None:
+        scaler, clipping = self.scaler, self.job.loop.gradient_clipping
+        if clipping in (GradientClipping.NORM, GradientClipping.VALUE):
+            scaler.unscale_(self.optimizer)
+            self._clip(clipping)
+        with self.recorder.scalars_are(0.0) if scaler.is_enabled() else contextlib.nullcontext():
+            self._scaled_step()
+        self.recorder.mark(optimizers.state_tensors(self.optimizer), Category.OPTIMIZER_STATE)
+        if self.job.loop.zero_grad is ZeroGrad.AFTER_STEP:
+            self._zero_grad()
+
+    def _scaled_step(self) -> None:
+        """scaler.step() reads whether a gradient overflowed (0: none did) and then calls the
+        optimizer, which reads its step counts (1)."""
+        step = self.optimizer.step
+
+        def counting_step(*args: Any, **kwargs: Any) -> Any:
+            with self.recorder.scalars_are(1.0):
+                return step(*args, **kwargs)
+
+        self.optimizer.step = counting_step  # type: ignore[method-assign]
+        try:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        finally:
+            self.optimizer.step = step  # type: ignore[method-assign]
+
+    def _clip(self, clipping: GradientClipping) -> None:
+        foreach = (
+            optimizers.resolve_implementation(self.job.optimizer)
+            is not OptimizerImplementation.SINGLE
+        )
+        if clipping is GradientClipping.NORM:
+            nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=foreach)
+        else:
+            nn.utils.clip_grad_value_(self.parameters, 1.0, foreach=foreach)
+
+    def _zero_grad(self) -> None:
+        self.optimizer.zero_grad(set_to_none=self.job.loop.zero_grad_set_to_none is not False)

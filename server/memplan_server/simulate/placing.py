@@ -1,0 +1,83 @@
+"""Moves a model from the meta device to the simulated GPU, and undoes it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from memplan_server.simulate.recorder import Recorder
+from memplan_server.timeline import Category
+
+__all__ = ["place", "restored"]
+
+
+def place(model: nn.Module, recorder: Recorder, device: torch.device) -> None:
+    """`model.to(device)`: every distinct parameter and buffer is made once there, children first.
+
+    Tensors that are plain attributes stay in host memory, as with `Module.to`.
+    """
+    _Placer(recorder, device).place(model)
+
+
+class _Placer:
+    def __init__(self, recorder: Recorder, device: torch.device) -> None:
+        self._recorder = recorder
+        self._device = device
+        self._made: dict[int, torch.Tensor] = {}
+
+    def place(self, module: nn.Module) -> None:
+        for child in module.children():
+            self.place(child)
+        with self._recorder.category(Category.PARAMETER):
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = self._parameter(parameter)
+        with self._recorder.category(Category.BUFFER):
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = self._like(buffer, self._device)
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and value.is_meta:
+                vars(module)[name] = self._like(value, torch.device("cpu"))
+
+    def _parameter(self, parameter: nn.Parameter) -> nn.Parameter:
+        if id(parameter) not in self._made:
+            data = self._like(parameter, self._device)
+            self._made[id(parameter)] = nn.Parameter(data, requires_grad=parameter.requires_grad)
+        made = self._made[id(parameter)]
+        assert isinstance(made, nn.Parameter)
+        return made
+
+    def _like(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        if isinstance(tensor, nn.Parameter) or id(tensor) not in self._made:
+            made = torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device
+            )
+            if isinstance(tensor, nn.Parameter):
+                return made
+            self._made[id(tensor)] = made
+        return self._made[id(tensor)]
+
+
+@contextlib.contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Put every attribute, parameter and buffer of every module back afterwards.
+
+    Models keep tables and counters they make on the way; left behind, they would belong to a device
+    that is gone, and would be missing from the next execution.
+    """
+    modules = list(model.modules())
+    before = [(dict(vars(m)), dict(m._parameters), dict(m._buffers)) for m in modules]
+    try:
+        yield
+    finally:
+        for module, (attributes, parameters, buffers) in zip(modules, before, strict=True):
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._parameters.clear()
+            module._parameters.update(parameters)
+            module._buffers.clear()
+            module._buffers.update(buffers)

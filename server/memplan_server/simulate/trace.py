@@ -1,0 +1,205 @@
+"""A job's timeline: the training loop executed twice on the simulated GPU, at two batch sizes.
+
+The size of every storage is affine in the batch size and the sequence of events does not depend on
+it, so two executions give the timeline at every batch size. Where the sequences differ, the timeline
+holds for the one batch size asked for, and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from memplan.types import MemoryFormat, Precision, TrainingJob
+from memplan_server.models import BuiltModel
+from memplan_server.simulate import attention, autocast, device, optimizers, placing
+from memplan_server.simulate.loop import Loop
+from memplan_server.simulate.recorder import Recorder, Recording
+from memplan_server.timeline import Category, Module, Phase, Timeline
+
+__all__ = ["BATCH_SIZES", "execute", "trace_affine", "trace_at"]
+
+BATCH_SIZES = (4, 6)
+"""The two batch sizes executed. Above 1 (size-1 dimensions are special) and even (some models pair
+samples)."""
+
+_WEIGHTS = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Execution:
+    """One execution of the loop."""
+
+    batch_size: int
+    recording: Recording
+    optimizer_state_bytes: int
+
+
+def trace_affine(job: TrainingJob, built: BuiltModel, gpu: tuple[int, int]) -> Timeline | None:
+    """The timeline at every batch size, or None when the events depend on the batch size."""
+    prepare(job, built.module)
+    first, second = (execute(job, built, gpu, batch_size) for batch_size in BATCH_SIZES)
+    if not _same_events(first.recording, second.recording):
+        return None
+    sizes = [np.array([s.nbytes for s in e.recording.storages], np.int64) for e in (first, second)]
+    slope, rest = np.divmod(sizes[1] - sizes[0], second.batch_size - first.batch_size)
+    if rest.any():
+        return None
+    intercept = sizes[0] - slope * first.batch_size
+    return _assemble(job, built, first, intercept, slope, affine=True)
+
+
+def trace_at(
+    job: TrainingJob, built: BuiltModel, gpu: tuple[int, int], batch_size: int
+) -> Timeline:
+    """The timeline at this batch size only."""
+    prepare(job, built.module)
+    done = execute(job, built, gpu, batch_size)
+    sizes = np.array([s.nbytes for s in done.recording.storages], np.int64)
+    return _assemble(job, built, done, sizes, np.zeros_like(sizes), affine=False)
+
+
+def prepare(job: TrainingJob, module: nn.Module) -> None:
+    """Number format and memory layout, while the module is on the meta device."""
+    dtype = _WEIGHTS.get(job.precision)
+    if dtype is not None:
+        module.to(dtype)
+    if job.memory_format is MemoryFormat.CHANNELS_LAST:
+        module.to(memory_format=torch.channels_last)
+
+
+def execute(
+    job: TrainingJob, built: BuiltModel, gpu: tuple[int, int], batch_size: int
+) -> Execution:
+    """Set the model up on the simulated GPU and run two training steps."""
+    simulated = device.register()
+    recorder = Recorder(simulated)
+    attention.target(gpu)
+    autocast.on_weight_cast(lambda copy: recorder.mark([copy], Category.AUTOCAST_COPY))
+    with placing.restored(built.module), recorder, _modules_followed(recorder, built.module):
+        recorder.enter(Phase.SETUP, 0)
+        placing.place(built.module, recorder, simulated)
+        loop = Loop(
+            job=job,
+            built=built,
+            recorder=recorder,
+            device=simulated,
+            batch_size=batch_size,
+            micro_steps=min(2, max(1, job.loop.accumulation_steps)),
+        )
+        optimizer = loop.run()
+        states = [t for t in optimizers.state_tensors(optimizer) if t.device == simulated]
+        recorder.close()
+        state_bytes = sum({t.untyped_storage()._cdata: _nbytes(t) for t in states}.values())
+    return Execution(
+        batch_size=batch_size, recording=recorder.recording, optimizer_state_bytes=state_bytes
+    )
+
+
+def _nbytes(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().nbytes()
+
+
+@contextlib.contextmanager
+def _modules_followed(recorder: Recorder, model: nn.Module) -> Iterator[None]:
+    """Keep `recorder.module` at the innermost module whose forward runs."""
+    index = {id(module): i for i, module in enumerate(model.modules())}
+    outer: list[int] = []
+
+    def enter(module: nn.Module, _: object) -> None:
+        outer.append(recorder.module)
+        recorder.module = index.get(id(module), recorder.module)
+
+    def leave(module: nn.Module, _: object, __: object) -> None:
+        recorder.module = outer.pop()
+
+    hooks = nn.modules.module
+    handles = [
+        hooks.register_module_forward_pre_hook(enter),
+        hooks.register_module_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _same_events(first: Recording, second: Recording) -> bool:
+    same_places = [s.micro_step for s in first.storages] == [s.micro_step for s in second.storages]
+    return first.events == second.events and first.marks == second.marks and same_places
+
+
+def _assemble(
+    job: TrainingJob,
+    built: BuiltModel,
+    done: Execution,
+    intercept: np.ndarray[tuple[int], np.dtype[np.int64]],
+    slope: np.ndarray[tuple[int], np.dtype[np.int64]],
+    *,
+    affine: bool,
+) -> Timeline:
+    recording, storages = done.recording, done.recording.storages
+    phase, step = _phases(recording)
+    parameters = list(built.module.parameters())
+    trained = [p for p in parameters if p.requires_grad]
+    return Timeline(
+        events=np.array(recording.events, np.int32),
+        phase=phase,
+        step=step,
+        intercept=intercept,
+        slope=slope,
+        category=_categories(recording, phase),
+        module=np.array([s.module for s in storages], np.int32),
+        micro_step=np.array([s.micro_step for s in storages], np.uint8),
+        modules=tuple(Module(n, type(m).__name__) for n, m in built.module.named_modules()),
+        workspaces={i: s.workspace for i, s in enumerate(storages) if s.workspace},
+        parameter_count=sum(p.numel() for p in parameters),
+        parameter_bytes=sum(p.nbytes for p in parameters),
+        gradient_bytes=sum(p.nbytes for p in trained),
+        optimizer_state_bytes=done.optimizer_state_bytes,
+        buffer_bytes=sum(b.nbytes for b in built.module.buffers()),
+        micro_steps=min(2, max(1, job.loop.accumulation_steps)),
+        affine=affine,
+        traced_batch_sizes=BATCH_SIZES if affine else (done.batch_size,),
+        traits=_traits(recording.operators),
+        kernel_classes=attention.same_choices(),
+        assumptions=(*built.assumptions, *recording.assumptions),
+    )
+
+
+def _phases(recording: Recording) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    """Phase and training step of each event, from where they begin."""
+    starts = [start for start, _, _ in recording.marks]
+    lengths = np.diff([*starts, len(recording.events)])
+    phase = np.repeat(np.array([p for _, p, _ in recording.marks], np.uint8), lengths)
+    step = np.repeat(np.array([s for _, _, s in recording.marks], np.uint8), lengths)
+    return phase, step
+
+
+def _categories(recording: Recording, phase: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """What each storage is for. A result of the forward pass that does not outlive it is temporary."""
+    category = np.array([s.category for s in recording.storages], np.uint8)
+    born = np.zeros(len(category), np.int64)
+    segment = np.cumsum(np.diff(phase, prepend=phase[:1]) != 0)
+    for position, event in enumerate(recording.events):
+        if event >= 0:
+            born[event] = position
+        elif segment[born[~event]] == segment[position] and category[~event] == Category.ACTIVATION:
+            category[~event] = Category.TEMPORARY
+    return category
+
+
+def _traits(operators: set[str]) -> tuple[str, ...]:
+    traits = {
+        "attention": attention.saw_attention(),
+        "batch_norm": bool(operators & {"native_batch_norm", "cudnn_batch_norm"}),
+        "convolution": bool(operators & {"convolution", "convolution_overrideable"}),
+        "recurrent": False,
+    }
+    return tuple(name for name, present in traits.items() if present)
