@@ -20,7 +20,13 @@ def register() -> None:
     library = torch.library.Library("aten", "IMPL")
     for name in ("softmax", "log_softmax"):
         library.impl(f"{name}.int", _softmax(name), "AutogradPrivateUse1")
+    for name in ("_fused_sgd_", "_fused_adagrad_"):
+        library.impl(name, _in_place, "Meta")
     _libraries.append(library)
+
+
+def _in_place(*args: object, **kwargs: object) -> None:
+    """Fused optimizers without a meta kernel in PyTorch: they update in place and make nothing."""
 
 
 def _softmax(name: str) -> Callable[..., torch.Tensor]:

@@ -56,7 +56,7 @@ class Recorder(FakeTensorMode):
     """A fake tensor mode that writes a `Recording` of what happens on `device`."""
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__(allow_non_fake_inputs=True)
+        super().__init__(allow_fallback_kernels=False, allow_non_fake_inputs=True)
         self.recording = Recording()
         self.module = -1
         """Index of the module whose forward runs; -1 for none."""

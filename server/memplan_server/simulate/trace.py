@@ -8,6 +8,7 @@ holds for the one batch size asked for, and says so.
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from torch import nn
 
 from memplan.types import MemoryFormat, Precision, TrainingJob
 from memplan_server.models import BuiltModel
-from memplan_server.simulate import attention, autocast, device, optimizers, placing
+from memplan_server.simulate import attention, autocast, device, libraries, optimizers, placing
 from memplan_server.simulate.loop import Loop
 from memplan_server.simulate.recorder import Recorder, Recording
 from memplan_server.timeline import Category, Module, Phase, Timeline
@@ -81,7 +82,13 @@ def execute(
     recorder = Recorder(simulated)
     attention.target(gpu)
     autocast.on_weight_cast(lambda copy: recorder.mark([copy], Category.AUTOCAST_COPY))
-    with placing.restored(built.module), recorder, _modules_followed(recorder, built.module):
+    with (
+        _collected_by_step(),
+        libraries.unaware_of_fake_tensors(),
+        placing.restored(built.module),
+        recorder,
+        _modules_followed(recorder, built.module),
+    ):
         recorder.enter(Phase.SETUP, 0)
         placing.place(built.module, recorder, simulated)
         loop = Loop(
@@ -99,6 +106,18 @@ def execute(
     return Execution(
         batch_size=batch_size, recording=recorder.recording, optimizer_state_bytes=state_bytes
     )
+
+
+@contextlib.contextmanager
+def _collected_by_step() -> Iterator[None]:
+    """Garbage is collected where the loop asks for it and nowhere else, and only what is new."""
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 def _nbytes(tensor: torch.Tensor) -> int:
@@ -167,7 +186,7 @@ def _assemble(
         micro_steps=min(2, max(1, job.loop.accumulation_steps)),
         affine=affine,
         traced_batch_sizes=BATCH_SIZES if affine else (done.batch_size,),
-        traits=_traits(recording.operators),
+        traits=_traits(recording.operators, built.module),
         kernel_classes=attention.same_choices(),
         assumptions=(*built.assumptions, *recording.assumptions),
     )
@@ -195,11 +214,11 @@ def _categories(recording: Recording, phase: np.ndarray) -> np.ndarray:  # type:
     return category
 
 
-def _traits(operators: set[str]) -> tuple[str, ...]:
+def _traits(operators: set[str], module: nn.Module) -> tuple[str, ...]:
     traits = {
         "attention": attention.saw_attention(),
         "batch_norm": bool(operators & {"native_batch_norm", "cudnn_batch_norm"}),
         "convolution": bool(operators & {"convolution", "convolution_overrideable"}),
-        "recurrent": False,
+        "recurrent": any(isinstance(m, nn.RNNBase) for m in module.modules()),
     }
     return tuple(name for name, present in traits.items() if present)
