@@ -1,0 +1,69 @@
+"""One caller's patience: until when it waits, and whether it still does.
+
+    call = Call(timeout_s=30)
+    context.add_callback(call.cancel)       # whoever notices that the caller left
+    ...
+    call.check()                            # TimeLimitExceeded or Cancelled, or nothing
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from memplan_server.errors import Cancelled, TimeLimitExceeded
+
+__all__ = ["Call"]
+
+T = TypeVar("T")
+
+LONGEST_WAIT_S = 7 * 24 * 3600.0
+"""gRPC reports a call without a deadline as one of some 10^16 seconds, more than locks can wait."""
+
+
+class Call:
+    """A deadline and a way to cancel. Safe to use from several threads."""
+
+    def __init__(self, timeout_s: float | None = None) -> None:
+        """`timeout_s` seconds from now, or no deadline."""
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._callbacks: list[Callable[[], None]] = []
+        limited = timeout_s is not None and timeout_s < LONGEST_WAIT_S
+        self._deadline = time.monotonic() + timeout_s if limited and timeout_s is not None else None
+
+    def cancel(self) -> None:
+        """The caller went away: whoever waits for it stops. Further times do nothing."""
+        with self._lock:
+            self._cancelled = True
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline, not below 0; None without one."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
+    def check(self) -> None:
+        """Raise Cancelled or TimeLimitExceeded when there is nobody left to work for."""
+        if self._cancelled:
+            raise Cancelled("The caller went away.")
+        if self.remaining_s() == 0:
+            raise TimeLimitExceeded("Not done within the deadline of the call.")
+
+    def wait(self, future: Future[T]) -> T:
+        """The result of `future`, or what it raised, or what `check` raises, whichever is first."""
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        with self._lock:
+            self._callbacks.append(done.set)
+            if self._cancelled:
+                done.set()
+        done.wait(self.remaining_s())
+        if not future.done():
+            self.check()
+            raise Cancelled("The caller went away.")
+        return future.result()

@@ -1,0 +1,174 @@
+"""The planner: what the service does, free of any transport.
+
+    planner.plan_job(PlanJobRequest(job=job), Call(timeout_s=60))     # -> PlanJobResponse
+
+One method an RPC, from request to response in the types of `memplan.types`. Raises
+`memplan_server.errors` only, unless the server has a defect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from memplan import types
+from memplan.types import GpuTarget, MemoryEstimate, TrainingJob
+from memplan_server import paging, planning
+from memplan_server.calls import Call
+from memplan_server.gpus.catalog import GpuCatalog
+from memplan_server.jobs import normalize
+from memplan_server.names import ModelNames
+from memplan_server.planning import Target
+from memplan_server.timelines import CallTimelines, TimelineCache
+from memplan_server.validation import check
+
+__all__ = ["Planner"]
+
+DEFAULT_GPU_TYPE = "nvidia-a100-80gb"
+DEFAULT_HEADROOM = 0.05
+GPU_TYPES_A_PAGE = 50
+MODELS_A_PAGE = 100
+
+
+class Planner:
+    """Answers requests. Safe to use from several threads."""
+
+    def __init__(
+        self, *, catalog: GpuCatalog, timelines: TimelineCache, names: ModelNames
+    ) -> None:
+        self._catalog = catalog
+        self._timelines = timelines
+        self._names = names
+
+    def estimate_memory(
+        self, request: types.EstimateMemoryRequest, call: Call
+    ) -> types.EstimateMemoryResponse:
+        """The memory the job takes on one GPU type."""
+        check(request)
+        gpu_type = self._catalog.get(request.gpu_type or DEFAULT_GPU_TYPE)
+        job = self._known(request.job, call)
+        estimate = planning.estimate_memory(self._seen_by(call), job, gpu_type)
+        if not request.gpu_type:
+            estimate = _assuming(estimate, f"no GPU type was given: {DEFAULT_GPU_TYPE}")
+        return types.EstimateMemoryResponse(estimate=estimate)
+
+    def recommend_batch_size(
+        self, request: types.RecommendBatchSizeRequest, call: Call
+    ) -> types.RecommendBatchSizeResponse:
+        """The largest micro-batch size for each GPU."""
+        check(request)
+        targets = self._targets(request.gpus, mig=True)
+        batch_sizes = planning.recommend_batch_sizes(
+            self._seen_by(call),
+            self._known(request.job, call),
+            targets,
+            headroom_fraction=_headroom(request.headroom_fraction),
+            multiple_of=request.multiple_of,
+            max_batch_size=request.max_batch_size,
+        )
+        return types.RecommendBatchSizeResponse(batch_sizes=batch_sizes)
+
+    def plan_accumulation(
+        self, request: types.PlanAccumulationRequest, call: Call
+    ) -> types.PlanAccumulationResponse:
+        """Micro-batch size and accumulation steps for a global batch."""
+        check(request)
+        (target,) = self._targets([request.gpu], mig=True)
+        accumulation = planning.plan_accumulation(
+            self._seen_by(call),
+            self._known(request.job, call),
+            target,
+            global_batch_size=request.global_batch_size,
+            data_parallel_size=request.data_parallel_size or 1,
+            headroom_fraction=_headroom(request.headroom_fraction),
+        )
+        return types.PlanAccumulationResponse(accumulation=accumulation)
+
+    def plan_job(self, request: types.PlanJobRequest, call: Call) -> types.PlanJobResponse:
+        """Everything in one answer."""
+        check(request)
+        targets = self._targets(request.gpus, mig=False)
+        job, timelines = self._known(request.job, call), self._seen_by(call)
+        headroom = _headroom(request.headroom_fraction)
+        ranks = request.data_parallel_size or 1
+        accumulation = None
+        if request.global_batch_size:
+            accumulation = planning.plan_accumulation(
+                timelines,
+                job,
+                targets[0],
+                global_batch_size=request.global_batch_size,
+                data_parallel_size=ranks,
+                headroom_fraction=headroom,
+            )
+        return types.PlanJobResponse(
+            estimate=planning.estimate_memory(timelines, job, targets[0].gpu_type),
+            batch_sizes=planning.recommend_batch_sizes(
+                timelines, job, targets, headroom_fraction=headroom
+            ),
+            accumulation=accumulation,
+            placements=planning.place(
+                timelines,
+                job,
+                targets,
+                global_batch_size=request.global_batch_size,
+                data_parallel_size=ranks,
+                headroom_fraction=headroom,
+                catalog=self._catalog.all(),
+            ),
+        )
+
+    def list_gpu_types(
+        self, request: types.ListGpuTypesRequest, call: Call
+    ) -> types.ListGpuTypesResponse:
+        """The GPU catalog, page by page."""
+        check(request)
+        wanted = request.filter.casefold()
+        named = {
+            gpu_type.name: gpu_type
+            for gpu_type in self._catalog.all()
+            if any(wanted in name.casefold() for name in (gpu_type.name, *gpu_type.aliases))
+        }
+        size = request.page_size or GPU_TYPES_A_PAGE
+        page = paging.page("gpu_types", list(named), size, request.page_token, request.filter)
+        return types.ListGpuTypesResponse(
+            gpu_types=tuple(named[name] for name in page.names), next_page_token=page.next_token
+        )
+
+    def list_models(
+        self, request: types.ListModelsRequest, call: Call
+    ) -> types.ListModelsResponse:
+        """The models that can be named, page by page."""
+        check(request)
+        paging.check_token("models", request.page_token, request.filter)
+        wanted = request.filter.casefold()
+        names = [name for name in self._names.all(call) if wanted in name.casefold()]
+        size = request.page_size or MODELS_A_PAGE
+        page = paging.page("models", names, size, request.page_token, request.filter)
+        models = (types.ModelInfo(name=n, library=n.partition("/")[0]) for n in page.names)
+        return types.ListModelsResponse(models=tuple(models), next_page_token=page.next_token)
+
+    def _known(self, job: TrainingJob, call: Call) -> TrainingJob:
+        """The job with its defaults written out. Raises UnknownName for its model."""
+        if job.model.catalog is not None:
+            self._names.check(job.model.catalog.name, call)
+        return normalize(job)
+
+    def _seen_by(self, call: Call) -> CallTimelines:
+        return CallTimelines(self._timelines, call)
+
+    def _targets(self, gpus: Sequence[GpuTarget], *, mig: bool) -> tuple[Target, ...]:
+        """The GPUs asked about by their catalog names; by default all, MIG profiles if `mig`."""
+        if not gpus:
+            wanted = [g for g in self._catalog.all() if mig or not g.mig_parent]
+            return tuple(Target(gpu=GpuTarget(gpu_type=g.name), gpu_type=g) for g in wanted)
+        found = [(gpu, self._catalog.get(gpu.gpu_type)) for gpu in gpus]
+        return tuple(Target(gpu=replace(gpu, gpu_type=g.name), gpu_type=g) for gpu, g in found)
+
+
+def _headroom(fraction: float | None) -> float:
+    return DEFAULT_HEADROOM if fraction is None else fraction
+
+
+def _assuming(estimate: MemoryEstimate, assumption: str) -> MemoryEstimate:
+    return replace(estimate, assumptions=(assumption, *estimate.assumptions))

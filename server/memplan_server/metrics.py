@@ -1,0 +1,90 @@
+"""Every metric of the server, in one place.
+
+One `Metrics` a server object, with a registry of its own, so that several servers live in one process.
+Names, units and labels follow the Prometheus conventions; labels come from closed sets (methods, codes,
+GPU types of the catalog), never from what a request says.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from memplan_server.inventory import GpuCollector
+
+__all__ = ["Metrics"]
+
+REQUEST_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+SIMULATION_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+
+
+class Metrics:
+    """The server's metrics and the registry that holds them."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "memplan_requests_total",
+            "Calls answered, by method and status code.",
+            ["method", "code"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "memplan_request_duration_seconds",
+            "Time from a call's first instruction to its answer, by method.",
+            ["method"],
+            buckets=REQUEST_SECONDS,
+            registry=registry,
+        )
+        self.requests_in_flight = Gauge(
+            "memplan_requests_in_flight",
+            "Calls being answered.",
+            registry=registry,
+        )
+        self.cache_requests = Counter(
+            "memplan_cache_requests_total",
+            "Look-ups, by cache (answer, timeline_memory, timeline_store) and result (hit, miss).",
+            ["cache", "result"],
+            registry=registry,
+        )
+        self.cache_bytes = Gauge(
+            "memplan_cache_size_bytes",
+            "Bytes held, by cache.",
+            ["cache"],
+            registry=registry,
+        )
+        self.tasks_queued = Gauge(
+            "memplan_worker_tasks_queued",
+            "Tasks that wait for a worker.",
+            registry=registry,
+        )
+        self.workers = Gauge(
+            "memplan_workers",
+            "Worker processes, by state (stopped, starting, idle, busy).",
+            ["state"],
+            registry=registry,
+        )
+        self.worker_ends = Counter(
+            "memplan_worker_ends_total",
+            "Worker processes that ended before the server, by reason (time_limit, memory_limit, "
+            "cancelled, died, start).",
+            ["reason"],
+            registry=registry,
+        )
+        self.simulation_seconds = Histogram(
+            "memplan_simulation_duration_seconds",
+            "Time a worker process spends on one task.",
+            buckets=SIMULATION_SECONDS,
+            registry=registry,
+        )
+        self.verdicts = Counter(
+            "memplan_verdicts_total",
+            "Placements answered, by GPU type and verdict.",
+            ["gpu_type", "verdict"],
+            registry=registry,
+        )
+        build = Info("memplan_build", "Versions this server was built from.", registry=registry)
+        build.info({"version": version("memplan"), "python": platform.python_version()})
+        registry.register(GpuCollector())

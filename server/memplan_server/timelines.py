@@ -1,0 +1,175 @@
+"""Timelines of jobs: from memory, from the store, or traced by a worker, each at most once.
+
+    timelines = TimelineCache(workers=workers, store=store, metrics=metrics, capacity_bytes=1 << 28)
+    timelines.get(job, gpu_type, call)      # job is normalised
+
+The key of a timeline is a digest of everything it depends on: what counts of the job, the kernel class
+of the GPU, the versions of the model libraries, and the code that simulates. A key for one batch size
+follows when the timeline found is not affine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from memplan.types import GpuType, TrainingJob
+from memplan_server.caches import LruCache
+from memplan_server.calls import Call
+from memplan_server.flights import Flight, Flights, then
+from memplan_server.gpus.libraries import capability, kernel_class
+from memplan_server.jobs import digest, timeline_part
+from memplan_server.metrics import Metrics
+from memplan_server.store import Store
+from memplan_server.timeline import Timeline
+from memplan_server.workers import Workers
+
+__all__ = ["CallTimelines", "TimelineCache", "simulation_version"]
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("torch", "torchvision", "timm", "transformers")
+SIMULATION_CODE = ("models", "simulate", "timeline.py", "worker_process.py")
+MEMORY, STORE = "timeline_memory", "timeline_store"
+
+
+class TimelineCache:
+    """Finds or makes timelines. Safe to use from several threads."""
+
+    def __init__(
+        self, *, workers: Workers, store: Store, metrics: Metrics, capacity_bytes: int
+    ) -> None:
+        """Keeps up to `capacity_bytes` of timelines in memory."""
+        self._workers = workers
+        self._store = store
+        self._metrics = metrics
+        self._memory: LruCache[str, Timeline] = LruCache(capacity_bytes, _weigh)
+        self._flights: Flights[Timeline] = Flights()
+        metrics.cache_bytes.labels(MEMORY).set_function(lambda: self._memory.held_bytes)
+        metrics.cache_bytes.labels(STORE).set_function(store.size_bytes)
+
+    def get(self, job: TrainingJob, gpu_type: GpuType, call: Call) -> Timeline:
+        """The timeline of a normalised job on such a GPU, for its micro-batch size (0 counts as 1).
+
+        Raises what a worker raises for the job, and TimeLimitExceeded or Cancelled for the call.
+        """
+        call.check()
+        batch_size = max(job.micro_batch_size, 1)
+        wanted = _Wanted(replace(timeline_part(job), micro_batch_size=batch_size), gpu_type)
+        timeline = self._get(wanted, "", call)
+        if timeline.affine or batch_size in timeline.traced_batch_sizes:
+            return timeline
+        return self._get(wanted, f"/{batch_size}", call)
+
+    def _get(self, wanted: _Wanted, suffix: str, call: Call) -> Timeline:
+        key = wanted.keys()[0] + suffix
+        found = self._find(key)
+        if found is None:
+            found = self._flights.result(key, lambda: self._start(wanted, suffix), call)
+        return found
+
+    def _find(self, key: str) -> Timeline | None:
+        """The timeline kept under `key`, in memory or in the store."""
+        timeline = self._memory.get(key)
+        self._count(MEMORY, timeline is not None)
+        if timeline is not None:
+            return timeline
+        data = self._store.get(key)
+        self._count(STORE, data is not None)
+        if data is None:
+            return None
+        try:
+            timeline = Timeline.from_bytes(data)
+        except Exception as error:  # whatever zip, json and numpy say of damaged bytes
+            log.warning("a stored timeline is damaged and traced again: %r", error)
+            return None
+        self._memory.put(key, timeline)
+        return timeline
+
+    def _start(self, wanted: _Wanted, suffix: str) -> Flight[Timeline]:
+        """Have a worker trace it, unless another flight has landed meanwhile."""
+        known = self._memory.get(wanted.keys()[0] + suffix)
+        if known is not None:
+            done: Future[Timeline] = Future()
+            done.set_result(known)
+            return Flight(done)
+        work = self._workers.submit("trace", wanted.job, wanted.kernel_class)
+        return Flight(then(work.future, lambda data: self._keep(wanted, suffix, data)), work.cancel)
+
+    def _keep(self, wanted: _Wanted, suffix: str, data: bytes) -> Timeline:
+        timeline = Timeline.from_bytes(data)
+        keys = [key + suffix for key in wanted.keys(timeline.kernel_classes)]
+        self._store.put(keys, data)
+        for key in keys:
+            self._memory.put(key, timeline)
+        return timeline
+
+    def _count(self, where: str, hit: bool) -> None:
+        self._metrics.cache_requests.labels(where, "hit" if hit else "miss").inc()
+
+
+class CallTimelines:
+    """The timelines as one call sees them: `planning.Timelines`."""
+
+    def __init__(self, timelines: TimelineCache, call: Call) -> None:
+        self._timelines = timelines
+        self._call = call
+
+    def get(self, job: TrainingJob, gpu_type: GpuType) -> Timeline:
+        """See `TimelineCache.get`."""
+        return self._timelines.get(job, gpu_type, self._call)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The part of a job that a timeline depends on, and the GPU."""
+
+    job: TrainingJob
+    gpu_type: GpuType
+
+    @property
+    def kernel_class(self) -> tuple[int, int]:
+        return kernel_class(capability(self.gpu_type))
+
+    def keys(self, kernel_classes: Sequence[tuple[int, int]] = ()) -> list[str]:
+        """Keys of this job for the kernel class of its GPU, then for others."""
+        classes = dict.fromkeys([self.kernel_class, *kernel_classes])
+        job = replace(self.job, micro_batch_size=0)
+        base = digest(job, simulation_version())
+        return [f"timeline/{base}/{major}.{minor}" for major, minor in classes]
+
+
+@cache
+def simulation_version() -> str:
+    """A digest of the library versions and the code that timelines and model names come from."""
+    sha = hashlib.sha256()
+    for library in LIBRARIES:
+        sha.update(f"{library} {_version(library)}\n".encode())
+    root = Path(__file__).parent
+    for name in SIMULATION_CODE:
+        path = root / name
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            sha.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return sha.hexdigest()
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _weigh(_: str, timeline: Timeline) -> int:
+    """Bytes of a timeline, shared out among the keys it is kept under."""
+    arrays = (getattr(timeline, f.name) for f in fields(timeline))
+    total = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+    return (total + 200 * len(timeline.modules)) // max(len(timeline.kernel_classes), 1)

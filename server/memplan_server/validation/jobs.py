@@ -1,0 +1,212 @@
+"""Rules of a training job."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from memplan.types import (
+    AllocatorSettings,
+    CatalogModel,
+    InputTensor,
+    Loss,
+    Model,
+    Optimizer,
+    OptimizerImplementation,
+    OptimizerType,
+    TrainingJob,
+    TrainingLoop,
+)
+from memplan_server.errors import Violation
+from memplan_server.validation.layers import stack_violations
+from memplan_server.validation.rules import (
+    Violations,
+    brief,
+    fraction,
+    sizes,
+    text,
+    unused,
+    whole,
+)
+
+__all__ = ["LARGEST_BATCH", "job_violations"]
+
+LARGEST_BATCH = 2**24
+MOST_INPUTS = 16
+MOST_ELEMENTS = 2**40
+MOST_CONFIG_VALUES = 1_000
+DEEPEST_CONFIG = 8
+LARGEST_CONFIG_NUMBER = 2**53
+
+MODEL_NAME = re.compile(r"[a-z0-9_-]+/[A-Za-z0-9_.-]+")
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+TASKS = (
+    "masked-lm",
+    "causal-lm",
+    "seq2seq-lm",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "image-classification",
+)
+
+_MOMENTUM = (OptimizerType.SGD, OptimizerType.RMSPROP)
+_AMSGRAD = (OptimizerType.ADAM, OptimizerType.ADAMW)
+_FUSED = (OptimizerType.ADAM, OptimizerType.ADAMW, OptimizerType.SGD, OptimizerType.ADAGRAD)
+
+
+def job_violations(job: TrainingJob, at: str, *, batch_required: bool) -> Violations:
+    """Every rule that a job breaks. `at` is its path in the request."""
+    yield from _model(job.model, f"{at}.model")
+    yield from _inputs(job, f"{at}.inputs")
+    if job.model.layer_stack is not None and job.loss is Loss.MODEL:
+        yield Violation(f"{at}.loss", "A layer stack computes no loss of its own; name another.")
+    yield from _optimizer(job.optimizer, f"{at}.optimizer")
+    yield from _loop(job.loop, f"{at}.loop")
+    yield from _allocator(job.allocator, f"{at}.allocator")
+    batch = f"{at}.micro_batch_size"
+    yield from whole(batch, job.micro_batch_size, 1, LARGEST_BATCH, unset=not batch_required)
+
+
+def _model(model: Model, at: str) -> Violations:
+    if model.catalog is None and model.layer_stack is None:
+        yield Violation(at, "is required: give one of catalog, layer_stack.")
+    if model.catalog is not None and model.layer_stack is not None:
+        yield Violation(at, "Give only one of catalog, layer_stack.")
+    if model.catalog is not None:
+        yield from _catalog_model(model.catalog, f"{at}.catalog")
+    if model.layer_stack is not None:
+        yield from stack_violations(model.layer_stack, f"{at}.layer_stack")
+
+
+def _catalog_model(model: CatalogModel, at: str) -> Violations:
+    if not model.name:
+        yield Violation(f"{at}.name", "is required: `torchvision/resnet50`, for example.")
+    elif len(model.name) > 200 or not MODEL_NAME.fullmatch(model.name):
+        given = brief(model.name)
+        yield Violation(f"{at}.name", f"must be `library/model`, not {given}.")
+    if model.task and model.task not in TASKS:
+        known = ", ".join(TASKS)
+        yield Violation(f"{at}.task", f"must be one of {known}, not {brief(model.task)}.")
+    if model.task and not model.name.startswith("transformers/"):
+        yield Violation(f"{at}.task", "Only transformers models have task heads.")
+    yield from _config(model.config, f"{at}.config")
+
+
+def _config(config: Mapping[str, Any], at: str) -> Violations:
+    if _count(config) > MOST_CONFIG_VALUES:
+        yield Violation(at, f"has more than {MOST_CONFIG_VALUES:,} values.")
+        return
+    for key, value in config.items():
+        if len(key) > 100 or not IDENTIFIER.fullmatch(key):
+            yield Violation(at, f"{brief(key)} is no name of an option.")
+        else:
+            yield from _config_value(value, f"{at}.{key}", 1)
+
+
+def _count(value: Any) -> int:
+    """Values in `value`, itself included."""
+    if isinstance(value, Mapping):
+        return 1 + sum(map(_count, value.values()))
+    return 1 + sum(map(_count, value)) if isinstance(value, list | tuple) else 1
+
+
+def _config_value(value: Any, at: str, depth: int) -> Violations:
+    if isinstance(value, Mapping | list | tuple):
+        if depth == DEEPEST_CONFIG:
+            yield Violation(at, f"is nested more than {DEEPEST_CONFIG} deep.")
+            return
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in pairs:
+            yield from _config_value(item, f"{at}[{brief(key)}]", depth + 1)
+    elif isinstance(value, str):
+        yield from text(at, value, longest=1_000)
+    elif isinstance(value, int | float) and not abs(value) <= LARGEST_CONFIG_NUMBER:
+        given = value if math.isfinite(value) else str(value)
+        yield Violation(at, f"must be a number of at most 2^53 either way, not {given}.")
+
+
+def _inputs(job: TrainingJob, at: str) -> Violations:
+    if len(job.inputs) > MOST_INPUTS:
+        yield Violation(at, f"has {len(job.inputs):,} entries; at most {MOST_INPUTS} are allowed.")
+        return
+    if job.model.layer_stack is not None and len(job.inputs) != 1:
+        yield Violation(at, f"A layer stack takes exactly one input, not {len(job.inputs)}.")
+    names: set[str] = set()
+    for index, tensor in enumerate(job.inputs):
+        yield from _input(tensor, f"{at}[{index}]")
+        if tensor.name and tensor.name in names:
+            yield Violation(f"{at}[{index}].name", f"{brief(tensor.name)} is given twice.")
+        names.add(tensor.name)
+
+
+def _input(tensor: InputTensor, at: str) -> Violations:
+    if tensor.name and (len(tensor.name) > 100 or not IDENTIFIER.fullmatch(tensor.name)):
+        yield Violation(f"{at}.name", f"must name a parameter, not {brief(tensor.name)}.")
+    yield from sizes(f"{at}.shape", tensor.shape, most=8)
+    if len(tensor.shape) <= 8 and math.prod(max(n, 1) for n in tensor.shape) > MOST_ELEMENTS:
+        yield Violation(f"{at}.shape", "One sample has more than 2^40 elements.")
+
+
+def _optimizer(optimizer: Optimizer, at: str) -> Violations:
+    kind = optimizer.type if optimizer.type is not OptimizerType.UNSPECIFIED else OptimizerType.SGD
+    yield from fraction(f"{at}.momentum", optimizer.momentum, high=1)
+    weight_decay = optimizer.weight_decay
+    if weight_decay is not None and not 0 <= weight_decay < math.inf:
+        yield Violation(f"{at}.weight_decay", f"must be a number of at least 0, not {weight_decay}.")
+    yield from whole(f"{at}.state_count", optimizer.state_count, 0, 16)
+    yield from _optimizer_combinations(optimizer, kind, at)
+
+
+def _optimizer_combinations(optimizer: Optimizer, kind: OptimizerType, at: str) -> Violations:
+    """Options of one optimizer given to another."""
+    name = kind.name
+    yield from unused(
+        f"{at}.momentum",
+        optimizer.momentum != 0 and kind not in _MOMENTUM,
+        f"{name} has no momentum option; SGD and RMSPROP have.",
+    )
+    yield from unused(
+        f"{at}.amsgrad",
+        optimizer.amsgrad and kind not in _AMSGRAD,
+        f"{name} has no amsgrad option; ADAM and ADAMW have.",
+    )
+    yield from unused(
+        f"{at}.centered",
+        optimizer.centered and kind is not OptimizerType.RMSPROP,
+        f"{name} has no centered option; RMSPROP has.",
+    )
+    yield from unused(
+        f"{at}.nesterov",
+        optimizer.nesterov and (kind is not OptimizerType.SGD or optimizer.momentum == 0),
+        "Nesterov momentum is for SGD with momentum above 0.",
+    )
+    yield from unused(
+        f"{at}.state_count",
+        optimizer.state_count != 0 and kind is not OptimizerType.CUSTOM,
+        f"Only CUSTOM takes a state_count; the states of {name} are known.",
+    )
+    yield from unused(
+        f"{at}.implementation",
+        optimizer.implementation is OptimizerImplementation.FUSED and kind not in _FUSED,
+        f"{name} has no fused implementation; ADAM, ADAMW, SGD and ADAGRAD have.",
+    )
+
+
+def _loop(loop: TrainingLoop, at: str) -> Violations:
+    steps = loop.accumulation_steps
+    yield from whole(f"{at}.accumulation_steps", steps, 1, 2**20, unset=True)
+
+
+def _allocator(allocator: AllocatorSettings, at: str) -> Violations:
+    divisions = allocator.roundup_power2_divisions
+    if divisions not in (0, 2, 4, 8, 16):
+        yield Violation(
+            f"{at}.roundup_power2_divisions", f"must be 0, 2, 4, 8 or 16, not {divisions}."
+        )
+    split = allocator.max_split_size_mb
+    yield from whole(f"{at}.max_split_size_mb", split, 20, 2**31, unset=True)
+    threshold = f"{at}.garbage_collection_threshold"
+    yield from fraction(threshold, allocator.garbage_collection_threshold, high=1)

@@ -1,0 +1,114 @@
+"""Rules of the requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from memplan.types import (
+    EstimateMemoryRequest,
+    GpuTarget,
+    ListGpuTypesRequest,
+    ListModelsRequest,
+    PlanAccumulationRequest,
+    PlanJobRequest,
+    RecommendBatchSizeRequest,
+)
+from memplan_server.errors import InvalidJob, Violation
+from memplan_server.validation.jobs import LARGEST_BATCH, job_violations
+from memplan_server.validation.rules import Violations, fraction, text, whole
+
+__all__ = ["check", "violations_of"]
+
+MOST_GPUS = 256
+LARGEST_GPU = 2**50
+LARGEST_GLOBAL_BATCH = 2**40
+MOST_RANKS = 2**20
+LARGEST_MULTIPLE = 4_096
+LARGEST_HEADROOM = 0.9
+LARGEST_PAGE = 1_000
+LONGEST_NAME = 200
+
+
+def check(request: object) -> None:
+    """Raise InvalidJob with every rule that the request breaks."""
+    violations = tuple(violations_of(request))
+    if violations:
+        raise InvalidJob(*violations)
+
+
+def violations_of(request: object) -> Iterator[Violation]:
+    """Every rule that the request breaks."""
+    return _RULES[type(request)](request)
+
+
+def _estimate_memory(request: EstimateMemoryRequest) -> Violations:
+    yield from job_violations(request.job, "job", batch_required=True)
+    yield from text("gpu_type", request.gpu_type, longest=LONGEST_NAME)
+
+
+def _recommend_batch_size(request: RecommendBatchSizeRequest) -> Violations:
+    yield from job_violations(request.job, "job", batch_required=False)
+    yield from _gpus(request.gpus)
+    yield from _headroom(request.headroom_fraction)
+    yield from whole("multiple_of", request.multiple_of, 1, LARGEST_MULTIPLE, unset=True)
+    yield from whole("max_batch_size", request.max_batch_size, 1, LARGEST_BATCH, unset=True)
+
+
+def _plan_accumulation(request: PlanAccumulationRequest) -> Violations:
+    yield from job_violations(request.job, "job", batch_required=False)
+    yield from _gpu(request.gpu, "gpu")
+    yield from whole("global_batch_size", request.global_batch_size, 1, LARGEST_GLOBAL_BATCH)
+    yield from _data_parallel(request.global_batch_size, request.data_parallel_size)
+    yield from _headroom(request.headroom_fraction)
+
+
+def _plan_job(request: PlanJobRequest) -> Violations:
+    yield from job_violations(request.job, "job", batch_required=True)
+    yield from _gpus(request.gpus)
+    size = request.global_batch_size
+    yield from whole("global_batch_size", size, 1, LARGEST_GLOBAL_BATCH, unset=True)
+    yield from _data_parallel(size, request.data_parallel_size)
+    yield from _headroom(request.headroom_fraction)
+
+
+def _gpus(gpus: Sequence[GpuTarget]) -> Violations:
+    if len(gpus) > MOST_GPUS:
+        yield Violation("gpus", f"has {len(gpus):,} entries; at most {MOST_GPUS} are allowed.")
+        return
+    for index, gpu in enumerate(gpus):
+        yield from _gpu(gpu, f"gpus[{index}]")
+
+
+def _gpu(gpu: GpuTarget, at: str) -> Violations:
+    if not gpu.gpu_type:
+        yield Violation(f"{at}.gpu_type", "is required: `nvidia-a100-80gb`, for example.")
+    yield from text(f"{at}.gpu_type", gpu.gpu_type, longest=LONGEST_NAME)
+    if gpu.free_bytes is not None:
+        yield from whole(f"{at}.free_bytes", gpu.free_bytes, 0, LARGEST_GPU)
+
+
+def _data_parallel(global_batch_size: int, data_parallel_size: int) -> Violations:
+    yield from whole("data_parallel_size", data_parallel_size, 1, MOST_RANKS, unset=True)
+    if global_batch_size > 0 and data_parallel_size > 0 and global_batch_size % data_parallel_size:
+        wrong = f"{global_batch_size} is no multiple of the {data_parallel_size} ranks."
+        yield Violation("global_batch_size", wrong)
+
+
+def _headroom(value: float | None) -> Violations:
+    return fraction("headroom_fraction", value, high=LARGEST_HEADROOM, closed=True)
+
+
+def _page(request: ListGpuTypesRequest | ListModelsRequest) -> Violations:
+    yield from whole("page_size", request.page_size, 1, LARGEST_PAGE, unset=True)
+    yield from text("filter", request.filter, longest=LONGEST_NAME)
+
+
+_RULES: dict[type, Callable[[Any], Violations]] = {
+    EstimateMemoryRequest: _estimate_memory,
+    RecommendBatchSizeRequest: _recommend_batch_size,
+    PlanAccumulationRequest: _plan_accumulation,
+    PlanJobRequest: _plan_job,
+    ListGpuTypesRequest: _page,
+    ListModelsRequest: _page,
+}
