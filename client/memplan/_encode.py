@@ -55,13 +55,20 @@ def to_proto(value: object) -> Message:
 def _fill(message: Message, value: object, schema: Schema, depth: int) -> None:
     if depth > MAX_DEPTH or schema.has_conflict(value):
         raise ValueError
-    for name, fill in _fillers(schema.cls):
+    scalars, fillers = _plan(schema.cls)
+    for name in scalars:
+        setattr(message, name, getattr(value, name))
+    for name, fill in fillers:
         fill(message, getattr(value, name), depth)
 
 
 @per_class
-def _fillers(cls: type[Any]) -> tuple[tuple[str, _Filler], ...]:
-    return tuple((field.name, _filler(field)) for field in schema_of(cls).fields)
+def _plan(cls: type[Any]) -> tuple[tuple[str, ...], tuple[tuple[str, _Filler], ...]]:
+    """The fields that take their value as it is, and how the others are filled."""
+    fields = schema_of(cls).fields
+    scalars = [f for f in fields if f.is_plain_scalar]
+    others = tuple((f.name, _filler(f)) for f in fields if f not in scalars)
+    return tuple(f.name for f in scalars), others
 
 
 def _filler(field: Field) -> _Filler:

@@ -112,6 +112,12 @@ class Field:
     enum_members: Mapping[int, StrEnum]
 
     @property
+    def is_plain_scalar(self) -> bool:
+        """Whether it is one scalar that is always there."""
+        several = self.repeated or self.is_map
+        return self.kind is Kind.SCALAR and not (several or self.optional)
+
+    @property
     def expected(self) -> str:
         """What a value of it must be, in words."""
         if self.repeated:
