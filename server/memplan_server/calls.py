@@ -4,6 +4,8 @@
     context.add_callback(call.cancel)       # whoever notices that the caller left
     ...
     call.check()                            # TimeLimitExceeded or Cancelled, or nothing
+
+Whatever works for a caller takes its `Call` along, and stops when it says so.
 """
 
 from __future__ import annotations

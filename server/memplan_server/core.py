@@ -33,9 +33,7 @@ MODELS_A_PAGE = 100
 class Planner:
     """Answers requests. Safe to use from several threads."""
 
-    def __init__(
-        self, *, catalog: GpuCatalog, timelines: TimelineCache, names: ModelNames
-    ) -> None:
+    def __init__(self, *, catalog: GpuCatalog, timelines: TimelineCache, names: ModelNames) -> None:
         self._catalog = catalog
         self._timelines = timelines
         self._names = names
@@ -135,9 +133,7 @@ class Planner:
             gpu_types=tuple(named[name] for name in page.names), next_page_token=page.next_token
         )
 
-    def list_models(
-        self, request: types.ListModelsRequest, call: Call
-    ) -> types.ListModelsResponse:
+    def list_models(self, request: types.ListModelsRequest, call: Call) -> types.ListModelsResponse:
         """The models that can be named, page by page."""
         check(request)
         paging.check_token("models", request.page_token, request.filter)

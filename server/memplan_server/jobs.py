@@ -144,10 +144,10 @@ def _whole(value: Any) -> Any:
 
 def _optimizer(optimizer: Optimizer) -> Optimizer:
     typed = _filled(optimizer, type=OptimizerType.SGD)
-    single = typed.type in SINGLE_BY_DEFAULT
+    how = OptimizerImplementation
     return _filled(
         typed,
-        implementation=OptimizerImplementation.SINGLE if single else OptimizerImplementation.FOREACH,
+        implementation=how.SINGLE if typed.type in SINGLE_BY_DEFAULT else how.FOREACH,
         weight_decay=0.01 if typed.type is OptimizerType.ADAMW else 0.0,
     )
 

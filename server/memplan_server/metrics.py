@@ -1,8 +1,8 @@
 """Every metric of the server, in one place.
 
-One `Metrics` a server object, with a registry of its own, so that several servers live in one process.
-Names, units and labels follow the Prometheus conventions; labels come from closed sets (methods, codes,
-GPU types of the catalog), never from what a request says.
+One `Metrics` a server object, with a registry of its own, so that several servers live in one
+process. Names, units and labels follow the Prometheus conventions; labels come from closed sets
+(methods, codes, GPU types of the catalog), never from what a request says.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The models that can be named.
 
-A worker knows them, because only workers import the model libraries; it is asked once for each set of
-library versions, and the store keeps the answer.
+A worker knows them, because only workers import the model libraries; it is asked once for each set
+of library versions, and the store keeps the answer.
 """
 
 from __future__ import annotations

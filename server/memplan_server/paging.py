@@ -1,7 +1,7 @@
 """Pages of sorted names, and the tokens between them.
 
-A token says after which name the next page begins, so pages stay right when names come and go between
-two calls. It holds for the listing and the filter it was made for.
+A token says after which name the next page begins, so pages stay right when names come and go
+between two calls. It holds for the listing and the filter it was made for.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     store.get("a")
 
 What is kept can be made again, so nothing here ever fails a request: a file that is damaged is set
-aside and begun anew, and a disk that is full or read-only makes the store forgetful, with a warning.
-Several processes may share a file.
+aside and begun anew, and a directory that cannot be written to makes the store forgetful, each with
+a warning. Several processes may share a file.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA foreign_keys = ON;
 CREATE TABLE IF NOT EXISTS entries (
-    id INTEGER PRIMARY KEY, data BLOB NOT NULL, size INTEGER NOT NULL, used_at REAL NOT NULL);
+    id INTEGER PRIMARY KEY, size INTEGER NOT NULL, used_at REAL NOT NULL, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS keys (
     key TEXT PRIMARY KEY, entry INTEGER NOT NULL REFERENCES entries ON DELETE CASCADE);
 CREATE INDEX IF NOT EXISTS keys_entry ON keys (entry);
-CREATE INDEX IF NOT EXISTS entries_used_at ON entries (used_at);
+CREATE INDEX IF NOT EXISTS entries_used_at ON entries (used_at, size);
 """
 
 
@@ -48,10 +48,14 @@ class Store:
         self._path = None if directory is None else directory / FILE_NAME
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        if directory is not None:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._lock, self._forgiving():
-            self._connect()
+        try:
+            if directory is not None:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._lock, self._forgiving(sqlite3.OperationalError):
+                self._connect()
+        except (OSError, sqlite3.OperationalError) as error:
+            log.warning("nothing is kept across restarts: %s: %s", self._path, error)
+            self._path = None
 
     def get(self, key: str) -> bytes | None:
         """The value kept under `key`, or None."""
@@ -116,10 +120,12 @@ class Store:
         return self._connection
 
     @contextlib.contextmanager
-    def _forgiving(self) -> Iterator[None]:
+    def _forgiving(self, *unless: type[sqlite3.Error]) -> Iterator[None]:
         """Turn what SQLite raises into a warning; a damaged file is set aside."""
         try:
             yield
+        except unless:
+            raise
         except sqlite3.OperationalError as error:  # locked, full, read-only: the file is sound
             log.warning("the store does not answer: %s", error)
         except sqlite3.DatabaseError as error:

@@ -3,9 +3,9 @@
     timelines = TimelineCache(workers=workers, store=store, metrics=metrics, capacity_bytes=1 << 28)
     timelines.get(job, gpu_type, call)      # job is normalised
 
-The key of a timeline is a digest of everything it depends on: what counts of the job, the kernel class
-of the GPU, the versions of the model libraries, and the code that simulates. A key for one batch size
-follows when the timeline found is not affine.
+The key of a timeline is a digest of everything it depends on: what counts of the job, the kernel
+class of the GPU, the versions of the model libraries, and the code that simulates. A key for one
+batch size follows when the timeline found is not affine.
 """
 
 from __future__ import annotations

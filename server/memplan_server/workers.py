@@ -7,10 +7,10 @@
     work.cancel()                           # stops it, whatever it is at
     workers.stop()
 
-Every worker has a thread of its own in the server, a process, and a pipe between the two, so that one
-that hangs, grows or dies takes nothing with it but its task. A process starts with the first task and
-is replaced when it ends. Workers never outlive the server: idle ones see the pipe close, busy ones
-are killed by the kernel when their thread ends.
+Every worker has a thread of its own in the server, a process, and a pipe between the two, so that
+one that hangs, grows or dies takes nothing with it but its task. A process starts with the first
+task and is replaced when it ends. Workers never outlive the server: idle ones see the pipe close,
+busy ones are killed by the kernel when their thread ends.
 """
 
 from __future__ import annotations
@@ -299,9 +299,10 @@ class _Process:
     @staticmethod
     def _spawn(theirs: Connection, tasks_module: str, limit: int) -> subprocess.Popen[bytes]:
         arguments = (theirs.fileno(), os.getpid(), tasks_module, limit)
+        path = os.pathsep.join(filter(None, sys.path))
         return subprocess.Popen(
             [sys.executable, "-P", "-W", "ignore", "-c", STARTER, *map(str, arguments)],
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],

@@ -3,8 +3,8 @@
     request, violations = read(PlanJobRequest, data)    # at the edge: from bytes
     check(request)                                      # InvalidJob with every violation
 
-Every rule that the comments of the proto files state, and nothing that only the model itself can tell.
-Each rule is a small generator of violations over the dataclasses of `memplan.types`.
+Every rule that the comments of the proto files state, and nothing that only the model itself can
+tell. Each rule is a small generator of violations over the dataclasses of `memplan.types`.
 """
 
 from memplan_server.validation.messages import read

@@ -155,7 +155,8 @@ def _optimizer(optimizer: Optimizer, at: str) -> Violations:
     yield from fraction(f"{at}.momentum", optimizer.momentum, high=1)
     weight_decay = optimizer.weight_decay
     if weight_decay is not None and not 0 <= weight_decay < math.inf:
-        yield Violation(f"{at}.weight_decay", f"must be a number of at least 0, not {weight_decay}.")
+        wrong = f"must be a number of at least 0, not {weight_decay}."
+        yield Violation(f"{at}.weight_decay", wrong)
     yield from whole(f"{at}.state_count", optimizer.state_count, 0, 16)
     yield from _optimizer_combinations(optimizer, kind, at)
 

@@ -1,8 +1,8 @@
 """From bytes to a request, whatever the bytes are.
 
-A message is looked over before it is converted: one with absurdly many entries is refused at once, and
-enum numbers that this version does not know are reported and taken out, so that the other rules can
-report theirs in the same answer.
+A message is looked over before it is converted: one with absurdly many entries is refused at once,
+and enum numbers that this version does not know are reported and taken out, so that the other rules
+can report theirs in the same answer.
 """
 
 from __future__ import annotations

@@ -1,0 +1,41 @@
+"""The `memplan-server` command: flags to settings, serve, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from memplan_server import logs
+from memplan_server.app import serve
+from memplan_server.settings import Settings, SettingsError
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT. Exits 2 for wrong settings, 1 when it cannot start."""
+    try:
+        settings = Settings.parse(sys.argv[1:], os.environ)
+    except SettingsError as error:
+        sys.exit(_complaint(str(error), 2))
+    logs.configure(settings)
+    asked_to_end = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked_to_end.set())
+    try:
+        server = serve(settings)
+    except OSError as error:
+        sys.exit(_complaint(str(error), 1))
+    asked_to_end.wait()
+    server.stop(settings.drain_time)
+
+
+def _complaint(text: str, status: int) -> int:
+    sys.stderr.write(f"memplan-server: {text}\n")
+    return status
+
+
+if __name__ == "__main__":
+    main()

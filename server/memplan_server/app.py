@@ -1,0 +1,162 @@
+"""Wiring: from settings to a server that runs.
+
+    server = serve(Settings(listen="127.0.0.1:0"))
+    server.port                 # what the system gave
+    server.stop(grace=30)       # no new calls; those under way may finish
+
+Nothing is decided here: each part gets what it needs of the settings and of the other parts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from memplan_server.core import Planner
+from memplan_server.gpus.catalog import GpuCatalog
+from memplan_server.interceptors import ErrorInterceptor, ObservingInterceptor
+from memplan_server.metrics import Metrics
+from memplan_server.names import ModelNames
+from memplan_server.service import SERVICE_NAME, PlannerService
+from memplan_server.settings import Settings
+from memplan_server.store import Store
+from memplan_server.timelines import TimelineCache
+from memplan_server.tls import server_credentials
+from memplan_server.workers import TASKS_MODULE, Workers
+
+__all__ = ["RunningServer", "serve"]
+
+log = logging.getLogger(__name__)
+
+SPARE_THREADS = 16
+"""Threads beyond the calls that may be worked on at once: for kept answers, health, refusals."""
+CALLS_A_THREAD = 8
+"""Calls that may wait for a thread, for each thread; gRPC itself refuses more."""
+LARGEST_RESPONSE = 64 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunningServer:
+    """A server that answers calls until it is stopped."""
+
+    port: int
+    """The port it serves on."""
+    metrics_port: int | None
+    """The port of its metrics, where it has them."""
+    _stop: Callable[[float], None]
+
+    def stop(self, grace: float = 0.0) -> None:
+        """Take no new calls, let those under way finish for `grace` seconds, end everything."""
+        self._stop(grace)
+
+
+def serve(settings: Settings, *, tasks_module: str = TASKS_MODULE) -> RunningServer:
+    """Start a server. `tasks_module` is what its workers run.
+
+    Raises OSError when an address is taken or a TLS file cannot be read.
+    """
+    with ExitStack() as stack:
+        metrics = Metrics()
+        service = _service(settings, metrics, tasks_module, stack)
+        server, healthy = _grpc_server(settings, metrics, service)
+        port = _bind(server, settings)
+        metrics_port = _serve_metrics(settings, metrics, stack)
+        server.start()
+        for name in ("", SERVICE_NAME):
+            healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving on port %d, metrics on %s", port, metrics_port or "no port")
+        rest = stack.pop_all()
+
+    def stop(grace: float) -> None:
+        healthy.enter_graceful_shutdown()
+        server.stop(grace).wait()
+        rest.close()
+        log.info("stopped")
+
+    return RunningServer(port=port, metrics_port=metrics_port, _stop=stop)
+
+
+def _service(
+    settings: Settings, metrics: Metrics, tasks_module: str, stack: ExitStack
+) -> PlannerService:
+    """The service and all it stands on; `stack` gets what has to be closed."""
+    store = Store(settings.data_dir, capacity_bytes=settings.store_size)
+    stack.callback(store.close)
+    workers = Workers(
+        settings.workers,
+        metrics=metrics,
+        time_limit_s=settings.job_time_limit,
+        memory_limit_bytes=settings.worker_memory_limit,
+        prestart=settings.prestart_workers,
+        tasks_module=tasks_module,
+    )
+    stack.callback(workers.stop)
+    timelines = TimelineCache(
+        workers=workers, store=store, metrics=metrics, capacity_bytes=settings.timeline_cache_size
+    )
+    names = ModelNames(workers=workers, store=store)
+    return PlannerService(
+        Planner(catalog=GpuCatalog.load(), timelines=timelines, names=names),
+        metrics,
+        answer_cache_bytes=settings.answer_cache_size,
+        max_concurrent_calls=settings.max_concurrent_calls,
+    )
+
+
+def _grpc_server(
+    settings: Settings, metrics: Metrics, service: PlannerService
+) -> tuple[Any, health.HealthServicer]:
+    """A grpc.Server with the planner, health and reflection; not started."""
+    threads = settings.max_concurrent_calls + SPARE_THREADS
+    server = grpc.server(
+        ThreadPoolExecutor(threads, thread_name_prefix="memplan-call"),
+        interceptors=(ObservingInterceptor(metrics), ErrorInterceptor()),
+        maximum_concurrent_rpcs=threads * CALLS_A_THREAD,
+        options=(
+            ("grpc.max_receive_message_length", settings.max_request_size),
+            ("grpc.max_send_message_length", LARGEST_RESPONSE),
+            ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
+        ),
+    )
+    handlers = service.handlers()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+    server.add_registered_method_handlers(SERVICE_NAME, handlers)
+    healthy = health.HealthServicer()
+    for name in ("", SERVICE_NAME):
+        healthy.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    return server, healthy
+
+
+def _bind(server: Any, settings: Settings) -> int:
+    """Take the address; returns its port."""
+    credentials = server_credentials(settings)
+    try:
+        if credentials is None:
+            return int(server.add_insecure_port(settings.listen))
+        return int(server.add_secure_port(settings.listen, credentials))
+    except RuntimeError as error:
+        raise OSError(f"{settings.listen} cannot be served on: {error}") from None
+
+
+def _serve_metrics(settings: Settings, metrics: Metrics, stack: ExitStack) -> int | None:
+    """Serve the metrics where they are wanted; returns their port."""
+    if settings.metrics_port is None:
+        return None
+    host = settings.listen.rpartition(":")[0].strip("[]")
+    server, thread = start_http_server(settings.metrics_port, host, metrics.registry)
+    stack.callback(thread.join)
+    stack.callback(server.server_close)
+    stack.callback(server.shutdown)
+    return int(server.server_port)

@@ -1,0 +1,150 @@
+"""The gRPC service: bytes to a request, the planner, the response to bytes.
+
+Methods take and give bytes, because equal requests have equal answers: an answer given once is kept
+under the bytes of its request, and needs neither parsing nor planning the next time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from memplan import types
+from memplan.v1 import planner_pb2
+from memplan.wire import to_proto
+from memplan_server.caches import LruCache
+from memplan_server.calls import Call
+from memplan_server.core import Planner
+from memplan_server.errors import InvalidJob, LimitExceeded
+from memplan_server.metrics import Metrics
+from memplan_server.validation import read, violations_of
+
+__all__ = ["SERVICE_NAME", "PlannerService"]
+
+SERVICE_NAME: str = planner_pb2.DESCRIPTOR.services_by_name["MemoryPlanner"].full_name
+RETRY_AFTER_S = 1.0
+ANSWER = "answer"
+ENTRY_BYTES = 500
+"""What Python takes for one kept answer besides the bytes of request and response."""
+
+Method = Callable[[Any, Call], Any]
+Key = tuple[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A serialised response, and what giving it adds to the metrics."""
+
+    data: bytes
+    verdicts: tuple[Any, ...]
+
+
+class PlannerService:
+    """`memplan.v1.MemoryPlanner` over a `Planner`."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        metrics: Metrics,
+        *,
+        answer_cache_bytes: int,
+        max_concurrent_calls: int,
+    ) -> None:
+        """At most `max_concurrent_calls` are worked on at once; kept answers do not count."""
+        self._metrics = metrics
+        self._answers: LruCache[Key, _Answer] = LruCache(answer_cache_bytes, _weigh)
+        self._max_concurrent_calls = max_concurrent_calls
+        self._free = threading.BoundedSemaphore(max_concurrent_calls)
+        self._methods: dict[str, tuple[type[Message], Method]] = {
+            "EstimateMemory": (planner_pb2.EstimateMemoryRequest, planner.estimate_memory),
+            "RecommendBatchSize": (
+                planner_pb2.RecommendBatchSizeRequest,
+                planner.recommend_batch_size,
+            ),
+            "PlanAccumulation": (planner_pb2.PlanAccumulationRequest, planner.plan_accumulation),
+            "PlanJob": (planner_pb2.PlanJobRequest, planner.plan_job),
+            "ListGpuTypes": (planner_pb2.ListGpuTypesRequest, planner.list_gpu_types),
+            "ListModels": (planner_pb2.ListModelsRequest, planner.list_models),
+        }
+        metrics.cache_bytes.labels(ANSWER).set_function(lambda: self._answers.held_bytes)
+
+    def handlers(self) -> dict[str, Any]:
+        """A grpc.RpcMethodHandler for each method of the service."""
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(self._behaviour(name))
+            for name in self._methods
+        }
+        handlers["ProfileMemory"] = grpc.unary_stream_rpc_method_handler(_profile_memory)
+        return handlers
+
+    def _behaviour(self, name: str) -> Callable[[bytes, Any], bytes]:
+        hit, miss = (self._metrics.cache_requests.labels(ANSWER, r).inc for r in ("hit", "miss"))
+        kept = self._answers.get
+
+        def answer(data: bytes, context: Any) -> bytes:
+            key = (name, data)
+            found = kept(key)
+            if found is None:
+                miss()
+                found = self._make(name, data, context)
+                self._answers.put(key, found)
+            else:
+                hit()
+            for count in found.verdicts:
+                count()
+            return found.data
+
+        return answer
+
+    def _make(self, name: str, data: bytes, context: Any) -> _Answer:
+        """Convert, call, convert."""
+        message_class, method = self._methods[name]
+        with self._admitted():
+            call = Call(context.time_remaining())
+            if not context.add_callback(call.cancel):
+                call.cancel()
+            request, violations = read(message_class, data)
+            if violations:
+                raise InvalidJob(*violations, *violations_of(request))
+            response = method(request, call)
+            serialised = to_proto(response).SerializeToString(deterministic=True)
+        return _Answer(serialised, self._verdicts(response))
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """A place among the calls worked on at once. Raises LimitExceeded when there is none."""
+        if not self._free.acquire(blocking=False):
+            limit = self._max_concurrent_calls
+            message = f"The server works on {limit} calls already, as many as it may. Try again."
+            raise LimitExceeded(message, RETRY_AFTER_S)
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    def _verdicts(self, response: object) -> tuple[Any, ...]:
+        """What to call to count the verdicts of a response."""
+        if not isinstance(response, types.PlanJobResponse):
+            return ()
+        verdicts = self._metrics.verdicts
+        return tuple(
+            verdicts.labels(p.gpu.gpu_type, p.verdict.name).inc for p in response.placements
+        )
+
+
+def _weigh(key: Key, answer: _Answer) -> int:
+    return len(key[1]) + len(answer.data) + ENTRY_BYTES
+
+
+def _profile_memory(_: bytes, context: Any) -> Iterator[bytes]:
+    context.abort(
+        grpc.StatusCode.UNIMPLEMENTED,
+        "This server does not measure jobs; EstimateMemory answers from simulation.",
+    )
+    yield b""

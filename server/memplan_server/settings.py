@@ -1,0 +1,220 @@
+"""The server's settings: flags, environment variables, defaults.
+
+Each field of `Settings` is a flag (`data_dir`: `--data-dir`) and an environment variable
+(`MEMPLAN_DATA_DIR`); the flag wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Settings", "SettingsError"]
+
+GIB = 1 << 30
+MIB = 1 << 20
+PREFIX = "MEMPLAN_"
+_UNITS = {"KIB": 1 << 10, "MIB": MIB, "GIB": GIB, "": 1}
+_TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be, with the flag or variable that holds it."""
+
+
+def byte_size(text: str) -> int:
+    """Bytes: `8GiB`, `512 MiB`, `1048576`."""
+    number = text.rstrip("KMGIBkmgib ")
+    unit = text[len(number) :].strip().upper()
+    if unit not in _UNITS or not number.isdecimal() or not int(number):
+        raise ValueError("is not a size such as 8GiB, 512MiB or a number of bytes")
+    return int(number) * _UNITS[unit]
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 86_400:
+        raise ValueError("is not a number of seconds above 0 and up to a day")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise ValueError("is not a whole number from 1 to 10,000")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """A port; 0 stands for any that is free."""
+    if not text.isdecimal() or int(text) > 65_535:
+        raise ValueError("is not a port from 0 to 65535")
+    return int(text)
+
+
+def truth(text: str) -> bool:
+    """`true` or `false`, also as yes/no and 1/0."""
+    if text.lower() not in _TRUE + _FALSE:
+        raise ValueError("is neither true nor false")
+    return text.lower() in _TRUE
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """One of `choices`, in any case."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"is none of {', '.join(choices)}")
+        return text.lower()
+
+    return parse
+
+
+def available_cpus() -> int:
+    """CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_directory() -> Path:
+    """`memplan` in the user's cache directory."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "memplan"
+
+
+def about(parse: Callable[[str], Any], text: str, default: str = "") -> dict[str, Any]:
+    """What `--help` and the parser know of a field; `default` where str() does not show it well."""
+    return {"parse": parse, "help": text, "shown": default}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Everything that can be set. Sizes in bytes, times in seconds."""
+
+    listen: str = field(
+        default="127.0.0.1:50051",
+        metadata=about(str, "Address to serve on, host:port; port 0 takes any that is free."),
+    )
+    metrics_port: int | None = field(
+        default=None,
+        metadata=about(port, "Port of the metrics, on the host of --listen.", "no metrics"),
+    )
+    data_dir: Path = field(
+        default_factory=cache_directory,
+        metadata=about(Path, "Directory of what survives a restart.", "the user's cache directory"),
+    )
+    workers: int = field(
+        default_factory=lambda: min(available_cpus(), 8),
+        metadata=about(count, "Processes that simulate.", "one per CPU, at most 8"),
+    )
+    worker_memory_limit: int = field(
+        default=8 * GIB, metadata=about(byte_size, "Memory that each of them may take.", "8GiB")
+    )
+    job_time_limit: float = field(
+        default=120.0, metadata=about(seconds, "Longest time to simulate one job.", "120")
+    )
+    prestart_workers: bool = field(
+        default=False,
+        metadata=about(truth, "Start them with the server, not with the first job.", "false"),
+    )
+    max_concurrent_calls: int = field(
+        default=64, metadata=about(count, "Calls worked on at once; more are told to try again.")
+    )
+    max_request_size: int = field(
+        default=4 * MIB, metadata=about(byte_size, "Largest request.", "4MiB")
+    )
+    answer_cache_size: int = field(
+        default=64 * MIB, metadata=about(byte_size, "Memory for answers.", "64MiB")
+    )
+    timeline_cache_size: int = field(
+        default=256 * MIB, metadata=about(byte_size, "Memory for timelines.", "256MiB")
+    )
+    store_size: int = field(
+        default=GIB, metadata=about(byte_size, "Space for timelines in --data-dir.", "1GiB")
+    )
+    drain_time: float = field(
+        default=30.0,
+        metadata=about(seconds, "Time that calls under way get to finish on SIGTERM.", "30"),
+    )
+    tls_cert: Path | None = field(
+        default=None,
+        metadata=about(Path, "Certificate chain, PEM; read again when it changes.", "no TLS"),
+    )
+    tls_key: Path | None = field(
+        default=None, metadata=about(Path, "Private key of the certificate, PEM.", "no TLS")
+    )
+    tls_client_ca: Path | None = field(
+        default=None,
+        metadata=about(
+            Path, "Authorities one of which clients must show a certificate of.", "none"
+        ),
+    )
+    log_level: str = field(
+        default="info",
+        metadata=about(
+            one_of("debug", "info", "warning", "error"), "debug, info, warning or error."
+        ),
+    )
+    log_format: str = field(default="text", metadata=about(one_of("text", "json"), "text or json."))
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise SettingsError("--tls-cert and --tls-key belong together: give both or neither.")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise SettingsError("--tls-client-ca needs --tls-cert and --tls-key.")
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+        """From the command line and the environment. Raises SettingsError; exits for --help."""
+        given = vars(_parser().parse_args(arguments))
+        values: dict[str, Any] = {}
+        for spec in fields(cls):
+            name = spec.name
+            variable = PREFIX + name.upper()
+            if name in given:
+                values[name] = _parsed(spec, given[name], _flag(name))
+            elif environment.get(variable):
+                values[name] = _parsed(spec, environment[variable], variable)
+        return cls(**values)
+
+
+def _parsed(spec: Field[Any], text: str, source: str) -> Any:
+    try:
+        return spec.metadata["parse"](text)
+    except ValueError as error:
+        hint = ""
+        if source.startswith(PREFIX) and "://" in text:
+            hint = " (Kubernetes sets it for a Service of that name; see enableServiceLinks.)"
+        raise SettingsError(f"{source}: {text!r} {error}.{hint}") from None
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="memplan-server",
+        description="Answers how much GPU memory a training job takes, over gRPC.",
+        epilog="Every flag has an environment variable: --data-dir is MEMPLAN_DATA_DIR.",
+        argument_default=argparse.SUPPRESS,
+    )
+    for spec in fields(Settings):
+        info = spec.metadata
+        default = info["shown"] or spec.default
+        assert default is not MISSING
+        bare: dict[str, Any] = {"nargs": "?", "const": "true"} if info["parse"] is truth else {}
+        parser.add_argument(
+            _flag(spec.name),
+            metavar=spec.name.rpartition("_")[2].upper(),
+            help=f"{info['help']} Default: {default}.",
+            **bare,
+        )
+    return parser
