@@ -1,0 +1,255 @@
+"""The caching allocator: blocks cut from segments, best fit, merged when freed.
+
+Source: c10/cuda/CUDACachingAllocator.cpp (`malloc`, `get_free_block`, `should_split`, `free_block`,
+`try_merge_blocks`, `release_available_cached_blocks`, `release_cached_blocks`,
+`garbage_collect_cached_blocks`, `try_allocate_expandable_block`).
+
+Known limitations: one stream, no private pools (CUDA graphs). Addresses of segments rise in the order
+they are made; the driver may answer otherwise, which matters only between free blocks of equal size.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+
+from memplan.types import AllocatorSettings
+from memplan_server.allocator import rounding
+
+__all__ = ["Block", "CachingAllocator", "OutOfMemory"]
+
+_MIB = 1 << 20
+_UNLIMITED = 1 << 62
+_Key = tuple[int, int]
+"""(size, address): the order of a pool's free blocks."""
+
+
+class OutOfMemory(Exception):
+    """The driver has no room for a segment, even with every cached segment given back."""
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """A piece of a segment."""
+
+    address: int
+    size: int
+    pool: _Pool
+    free: bool = False
+    previous: Block | None = None
+    next: Block | None = None
+    mapped: bool = True
+    """Expandable segments only: whether there is memory behind its addresses."""
+    age: int = 0
+    """Allocations of its pool since it was last freed."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of its segment."""
+        return self.previous is None and self.next is None
+
+
+@dataclass(slots=True, eq=False)
+class _Pool:
+    small: bool
+    keys: list[_Key] = field(default_factory=list)
+    blocks: dict[int, Block] = field(default_factory=dict)
+    """Free blocks by address."""
+    tail: Block | None = None
+    """The last block of the expandable segment."""
+
+    def add(self, block: Block) -> None:
+        insort(self.keys, (block.size, block.address))
+        self.blocks[block.address] = block
+
+    def remove(self, block: Block) -> None:
+        del self.keys[bisect_left(self.keys, (block.size, block.address))]
+        del self.blocks[block.address]
+
+
+class CachingAllocator:
+    """`malloc(size) -> Block`, `free(block)`.
+
+    `capacity_bytes` is what the driver can give (without the CUDA context); None is no limit.
+    """
+
+    def __init__(
+        self, settings: AllocatorSettings | None = None, capacity_bytes: int | None = None
+    ) -> None:
+        settings = settings or AllocatorSettings()
+        self.allocated_bytes = 0
+        """Bytes of blocks in use."""
+        self.reserved_bytes = 0
+        """Bytes of segments taken from the driver."""
+        self.releases = 0
+        """Times cached segments were given back to make room."""
+        self._capacity = _UNLIMITED if capacity_bytes is None else capacity_bytes
+        self._expandable = settings.expandable_segments
+        self._divisions = settings.roundup_power2_divisions
+        self._max_split = settings.max_split_size_mb * _MIB or _UNLIMITED
+        self._gc_threshold = settings.garbage_collection_threshold
+        self._small, self._large = _Pool(small=True), _Pool(small=False)
+        self._next_address = 0
+
+    def malloc(self, size: int) -> Block:
+        """A block of at least `size` bytes. Raises `OutOfMemory`."""
+        size = rounding.round_size(size, self._divisions)
+        pool = self._small if size <= rounding.SMALL_SIZE else self._large
+        block = self._find(pool, size) or self._make_room(pool, size)
+        if self._should_split(block, size):
+            self._split(block, size)
+        block.free = False
+        self.allocated_bytes += block.size
+        return block
+
+    def free(self, block: Block) -> None:
+        """Give a block back to its pool; neighbours that are free become one with it."""
+        assert not block.free
+        self.allocated_bytes -= block.size
+        pool = block.pool
+        before, after = block.previous, block.next
+        if before is not None and before.free and before.mapped:
+            pool.remove(before)
+            block = self._join(before, block)
+        if after is not None and after.free and after.mapped:
+            pool.remove(after)
+            block = self._join(block, after)
+        block.free, block.age = True, 0
+        pool.add(block)
+
+    def _join(self, first: Block, second: Block) -> Block:
+        first.size += second.size
+        first.next = second.next
+        if second.next is not None:
+            second.next.previous = first
+        elif first.pool.tail is second:
+            first.pool.tail = first
+        return first
+
+    def _find(self, pool: _Pool, size: int) -> Block | None:
+        """The smallest free block that serves (`get_free_block`)."""
+        if self._gc_threshold:
+            for block in pool.blocks.values():
+                block.age += 1
+        index = bisect_left(pool.keys, (size, -1))
+        if index == len(pool.keys):
+            return None
+        found, address = pool.keys[index]
+        if size < self._max_split <= found:
+            return None
+        if size >= self._max_split and found >= size + rounding.LARGE_BUFFER:
+            return None
+        block = pool.blocks[address]
+        pool.remove(block)
+        return block
+
+    def _should_split(self, block: Block, size: int) -> bool:
+        rest = block.size - size
+        if block.pool.small or self._expandable:
+            return rest >= rounding.MIN_BLOCK_SIZE
+        return size < self._max_split and rest > rounding.SMALL_SIZE
+
+    def _split(self, block: Block, size: int) -> None:
+        rest = Block(
+            address=block.address + size,
+            size=block.size - size,
+            pool=block.pool,
+            free=True,
+            previous=block,
+            next=block.next,
+        )
+        if block.next is not None:
+            block.next.previous = rest
+        elif block.pool.tail is block:
+            block.pool.tail = rest
+        block.next, block.size = rest, size
+        block.pool.add(rest)
+
+    def _make_room(self, pool: _Pool, size: int) -> Block:
+        """A new segment; when the driver has none left, cached ones are given back first."""
+        self._collect_garbage()
+        block = self._new_segment(pool, size)
+        if block is None and self._release_available(pool, size):
+            block = self._new_segment(pool, size)
+        if block is None:
+            self._release_cached()
+            block = self._new_segment(pool, size)
+        if block is None:
+            raise OutOfMemory
+        return block
+
+    def _new_segment(self, pool: _Pool, size: int) -> Block | None:
+        if self._expandable:
+            return self._extend(pool, size)
+        total = rounding.segment_size(size)
+        if self.reserved_bytes + total > self._capacity:
+            return None
+        self.reserved_bytes += total
+        block = Block(address=self._next_address, size=total, pool=pool)
+        self._next_address += total + rounding.MIN_BLOCK_SIZE  # segments are never neighbours
+        return block
+
+    def _extend(self, pool: _Pool, size: int) -> Block | None:
+        """Map more memory at the end of the pool's expandable segment."""
+        tail = pool.tail
+        spare = tail.size if tail is not None and tail.free else 0
+        page = rounding.SMALL_BUFFER if pool.small else rounding.LARGE_BUFFER
+        missing = -(-(size - spare) // page) * page
+        if self.reserved_bytes + missing > self._capacity:
+            return None
+        self.reserved_bytes += missing
+        if tail is not None and spare:
+            pool.remove(tail)
+            tail.size += missing
+            return tail
+        start = (0 if pool.small else 1 << 60) if tail is None else tail.address + tail.size
+        block = Block(address=start, size=missing, pool=pool, previous=tail)
+        if tail is not None:
+            tail.next = block
+        pool.tail = block
+        return block
+
+    def _release_available(self, pool: _Pool, size: int) -> bool:
+        """With max_split_size_mb, give back one oversize block that is large enough, or several."""
+        if self._max_split == _UNLIMITED:
+            return False
+        needed = max(size, self._max_split)
+        index = bisect_left(pool.keys, (needed, -1))
+        candidates = pool.keys[index : index + 1] or [
+            key for key in reversed(pool.keys) if key[0] >= self._max_split
+        ]
+        released = 0
+        for block_size, address in candidates:
+            if released >= needed:
+                break
+            released += block_size
+            self._release(pool.blocks[address])
+        return released >= needed
+
+    def _release_cached(self) -> None:
+        self.releases += 1
+        for pool in (self._large, self._small):
+            for block in [b for b in pool.blocks.values() if b.whole]:
+                self._release(block)
+
+    def _release(self, block: Block) -> None:
+        block.pool.remove(block)
+        self.reserved_bytes -= block.size
+        if block.pool.tail is block:
+            block.pool.tail = None
+
+    def _collect_garbage(self) -> None:
+        """Give back the oldest cached blocks above garbage_collection_threshold of the capacity."""
+        if not self._gc_threshold or self._capacity == _UNLIMITED:
+            return
+        excess = self.reserved_bytes - int(self._gc_threshold * self._capacity)
+        while excess > 0:
+            whole = [b for b in self._large.blocks.values() if b.whole]
+            if not whole:
+                return
+            mean = sum(b.age for b in whole) / len(whole)
+            for block in [b for b in whole if b.age >= mean]:
+                if excess <= 0:
+                    return
+                excess -= block.size
+                self._release(block)
