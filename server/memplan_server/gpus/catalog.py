@@ -16,8 +16,8 @@ A file is named like its GPU type and holds
                             context_mib, multiprocessor_count; `sources` where they differ from
                             [mig_sources]
 
-Memory of all types is what was seen with the drivers named in the sources; drivers differ by up to
-0.5 %. On a real machine NVML's own figure is better.
+Memory is what was seen with one driver version; drivers differ by up to 0.5 %. On a real machine
+NVML's own figure is better.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class GpuCatalog:
     def get(self, name: str) -> GpuType:
         """The GPU type of a name or alias.
 
-        Case does not matter; a space, `_` and `-` are the same; a leading `nvidia-` may be left out;
-        the `-SHARED` that GPU Feature Discovery appends to a time-sliced GPU is passed over.
+        Case does not matter; a space, `_` and `-` are the same; a leading `nvidia-` may be left
+        out; the `-SHARED` that GPU Feature Discovery appends to a time-sliced GPU is passed over.
         Raises UnknownName with the nearest names.
         """
         if (gpu_type := self._by_key.get(_key(name))) is not None:
