@@ -4,8 +4,9 @@ Source: c10/cuda/CUDACachingAllocator.cpp (`malloc`, `get_free_block`, `should_s
 `try_merge_blocks`, `release_available_cached_blocks`, `release_cached_blocks`,
 `garbage_collect_cached_blocks`, `try_allocate_expandable_block`).
 
-Known limitations: one stream, no private pools (CUDA graphs). Addresses of segments rise in the order
-they are made; the driver may answer otherwise, which matters only between free blocks of equal size.
+Known limitations: one stream, no private pools (CUDA graphs). Addresses of segments rise in the
+order they are made; the driver may answer otherwise, which matters only between free blocks of equal
+size.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _Key = tuple[int, int]
 """(size, address): the order of a pool's free blocks."""
 
 
-class OutOfMemory(Exception):
+class OutOfMemory(Exception):  # noqa: N818 - as PyTorch says it
     """The driver has no room for a segment, even with every cached segment given back."""
 
 

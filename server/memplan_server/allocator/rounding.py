@@ -1,6 +1,7 @@
 """Sizes as the caching allocator rounds them.
 
-Source: c10/cuda/CUDACachingAllocator.cpp and c10/core/AllocatorConfig.h; constants keep their names.
+Source: c10/cuda/CUDACachingAllocator.cpp and c10/core/AllocatorConfig.h; constants keep their
+names.
 """
 
 from __future__ import annotations
