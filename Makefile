@@ -1,32 +1,75 @@
-# memplan: what a newcomer types. Needs Python >= 3.11 and pip.
+# What one types here. Needs Python >= 3.11 with pip; everything else is put into .venv.
 
-PYTHON ?= python3
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# constraints.txt pins torch, so that pip takes the build its own configuration offers (a CPU build
+# where there is one) and not the newest CUDA build.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: test test-integration lint proto
+# The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
+PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
-# torch first and pinned: pip then takes the build that its own configuration offers.
-$(VENV)/.ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "memplan needs Python >= 3.11; name one with PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch
-	$(PIP) --editable '.[cli,server,models,dev]'
-	touch $@
+.PHONY: help plan test test-integration lint proto coverage-models accuracy speed clean
 
-test: $(VENV)/.ready
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+plan: $(VENV)/.installed ## Set up what a user needs, and print the plan of a real job (ResNet-50)
+	$(BIN)/memplan plan torchvision/resnet50 --input 3x224x224 --batch-size 64 --optimizer adam \
+		--precision fp32 --gpu nvidia-a100-40gb --gpu nvidia-t4 --global-batch-size 1024
+
+test: $(VENV)/.installed-dev ## Run the test suite
 	$(BIN)/pytest -m 'not integration'
 
-test-integration: $(VENV)/.ready
-	$(BIN)/pytest -m integration || test $$? -eq 5  # 5: there is none yet
+test-integration: $(VENV)/.installed-dev ## Run the tests against Debian's packages (installs them when root)
+	@command -v promtool >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
+		--no-install-recommends prometheus >/dev/null; } \
+		|| { echo 'promtool is missing: install the package prometheus, or run this as root.' >&2; exit 1; }
+	$(BIN)/pytest -m integration
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.installed-dev ## Check style, types and the contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint
 
-proto: $(VENV)/.ready
+proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 		--grpc_python_out=client proto/memplan/v1/*.proto
+
+coverage-models: $(VENV)/.installed ## Try every model library and list what gets no estimate (long)
+	$(BIN)/python bench/coverage.py
+
+accuracy: $(VENV)/.installed ## Score the estimates against measurements: make accuracy DIR=folder
+	@test -d '$(DIR)' || { echo 'Say where the measurements are: make accuracy DIR=folder' >&2; exit 2; }
+	$(BIN)/python bench/accuracy.py '$(DIR)'
+
+speed: $(VENV)/.installed ## Time estimates, searches and cached answers
+	$(BIN)/python bench/speed.py
+
+clean: ## Remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing memplan into $(VENV) (once; some minutes on a slow network) ...'
+	@$(INSTALL) --editable '.[cli,server,models]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo 'Installing the development tools into $(VENV) ...'
+	@$(INSTALL) --editable '.[cli,server,models,dev]'
+	@touch $@
+
+$(BIN)/python:
+	@for python in $(PYTHON); do \
+		"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+			|| continue; \
+		echo "Making $(VENV) with $$("$$python" --version) ..."; \
+		exec "$$python" -m venv $(VENV); \
+	done; \
+	echo 'No Python >= 3.11 with venv and pip among: $(PYTHON).' >&2; \
+	echo 'Install one (Debian: apt-get install python3-venv), or name it: make $(MAKECMDGOALS) PYTHON=...' >&2; \
+	exit 1
