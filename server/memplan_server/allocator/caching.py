@@ -5,8 +5,8 @@ Source: c10/cuda/CUDACachingAllocator.cpp (`malloc`, `get_free_block`, `should_s
 `garbage_collect_cached_blocks`, `try_allocate_expandable_block`).
 
 Known limitations: one stream, no private pools (CUDA graphs). Addresses of segments rise in the
-order they are made; the driver may answer otherwise, which matters only between free blocks of equal
-size.
+order they are made; the driver may answer otherwise, which matters only between free blocks of
+equal size.
 """
 
 from __future__ import annotations
