@@ -1,0 +1,131 @@
+"""Whether a job fits on each GPU as it is described, and what would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from memplan.types import GpuType, Placement, Precision, Remedy, TrainingJob, Verdict
+from memplan_server.planning.accumulation import plan_accumulation
+from memplan_server.planning.probe import Probe, Shared
+from memplan_server.planning.targets import Target, Timelines
+from memplan_server.planning.text import gib
+from memplan_server.planning.uncertainty import Bounds, bounds
+
+__all__ = ["place"]
+
+
+def place(
+    timelines: Timelines,
+    job: TrainingJob,
+    targets: Sequence[Target],
+    *,
+    global_batch_size: int = 0,
+    data_parallel_size: int = 1,
+    headroom_fraction: float = 0.05,
+    catalog: Sequence[GpuType] = (),
+) -> tuple[Placement, ...]:
+    """One placement for each target. Remedies may name GPU types of `catalog`."""
+    shared = Shared()
+    placements = []
+    for target in targets:
+        probe = Probe(timelines, job, target.gpu_type, shared)
+        placement = _place(probe, target)
+        if placement.verdict is not Verdict.FITS:
+            batch = global_batch_size or job.micro_batch_size * data_parallel_size
+            remedies = (
+                *_accumulate(timelines, job, target, batch, data_parallel_size, headroom_fraction),
+                *_lower_precision(timelines, job, target),
+                *_larger_gpu(timelines, job, target, catalog, shared),
+            )
+            placement = replace(placement, remedies=remedies)
+        placements.append(placement)
+    return tuple(placements)
+
+
+def _place(probe: Probe, target: Target) -> Placement:
+    batch_size, capacity = probe.job.micro_batch_size, target.capacity_bytes
+    used = probe.device_used_bytes(batch_size)
+    limits = bounds(probe.timeline(batch_size), used)
+    verdict = _verdict(probe, limits, capacity)
+    return Placement(
+        gpu=target.gpu,
+        verdict=verdict,
+        capacity_bytes=capacity,
+        device_used_bytes=used,
+        upper_bound_bytes=limits.upper_bytes,
+        spare_bytes=max(0, capacity - limits.upper_bytes),
+        missing_bytes=max(0, limits.upper_bytes - capacity),
+        reason=_reason(verdict, used, limits, capacity),
+    )
+
+
+def _verdict(probe: Probe, limits: Bounds, capacity: int) -> Verdict:
+    if limits.upper_bytes <= capacity:
+        return Verdict.FITS
+    if limits.lower_bytes > capacity and not probe.fits(probe.job.micro_batch_size, capacity):
+        return Verdict.DOES_NOT_FIT
+    return Verdict.UNCERTAIN
+
+
+def _reason(verdict: Verdict, used: int, limits: Bounds, capacity: int) -> str:
+    if verdict is Verdict.FITS:
+        return f"Takes {gib(used)}, at most {gib(limits.upper_bytes)}, of {gib(capacity)}."
+    if verdict is Verdict.DOES_NOT_FIT:
+        return f"Takes {gib(used)}, at least {gib(limits.lower_bytes)}; {gib(capacity)} are there."
+    return (
+        f"Takes {gib(used)}, between {gib(limits.lower_bytes)} and {gib(limits.upper_bytes)}, and "
+        f"{gib(capacity)} are there: a few real steps on such a GPU would settle it."
+    )
+
+
+def _accumulate(
+    timelines: Timelines,
+    job: TrainingJob,
+    target: Target,
+    global_batch_size: int,
+    data_parallel_size: int,
+    headroom_fraction: float,
+) -> Iterator[Remedy]:
+    plan = plan_accumulation(
+        timelines,
+        job,
+        target,
+        global_batch_size=global_batch_size,
+        data_parallel_size=data_parallel_size,
+        headroom_fraction=headroom_fraction,
+    )
+    if plan.feasible:
+        micro, steps = plan.micro_batch_size, plan.accumulation_steps
+        yield Remedy(
+            description=f"fits with micro-batch {micro} x {steps} steps",
+            micro_batch_size=micro,
+            accumulation_steps=steps,
+        )
+
+
+def _lower_precision(timelines: Timelines, job: TrainingJob, target: Target) -> Iterator[Remedy]:
+    if job.precision not in (Precision.FP32, Precision.TF32):
+        return
+    lower = replace(job, precision=Precision.AMP_BF16)
+    placement = _place(Probe(timelines, lower, target.gpu_type), target)
+    if placement.verdict is Verdict.FITS:
+        yield Remedy(
+            description=f"fits with {Precision.AMP_BF16.value}", precision=Precision.AMP_BF16
+        )
+
+
+def _larger_gpu(
+    timelines: Timelines,
+    job: TrainingJob,
+    target: Target,
+    catalog: Sequence[GpuType],
+    shared: Shared,
+) -> Iterator[Remedy]:
+    """The smallest GPU type on which the job fits as it is; whole GPUs before MIG profiles."""
+    larger = [g for g in catalog if g.usable_bytes > target.capacity_bytes]
+    for gpu_type in sorted(larger, key=lambda g: (bool(g.mig_parent), g.usable_bytes, g.name)):
+        whole = Target(replace(target.gpu, gpu_type=gpu_type.name, free_bytes=None), gpu_type)
+        if _place(Probe(timelines, job, gpu_type, shared), whole).verdict is Verdict.FITS:
+            yield Remedy(description=f"fits on {gpu_type.name}", gpu_type=gpu_type.name)
+            return
