@@ -127,7 +127,7 @@ def _in_several(
 
 
 def _device_used(probe: Probe, target: Target, chosen: Split) -> int:
-    """With two micro-batches in the timeline, the second is the last one only when there are two."""
+    """With two micro-batches in the timeline, the second is the last only when there are two."""
     if chosen.steps != 2:
         return probe.device_used_bytes(chosen.micro_batch_size)
     done = run(

@@ -23,7 +23,7 @@ from memplan_server.timeline import Category, Phase, Timeline
 __all__ = ["TENSOR_CORE_MULTIPLE", "recommend_batch_sizes"]
 
 TENSOR_CORE_MULTIPLE = 8
-"""Batch sizes that are multiples of it keep tensor cores full for half-precision matrix products."""
+"""Batch sizes that are multiples of it keep tensor cores full in half precision."""
 
 _CURVE_POINTS = 12
 
@@ -76,7 +76,7 @@ def _recommend(
 
 
 def _used(probe: Probe, batch_size: int, capacity: int) -> int:
-    """Near the limit the allocator gives cached segments back, so it never takes more than there is."""
+    """Near the limit the allocator gives cached segments back: never more than there is."""
     return min(probe.device_used_bytes(batch_size), capacity) if batch_size else 0
 
 
@@ -100,7 +100,7 @@ def _reason(
 
 
 def _formula(timeline: Timeline, gpu_type: GpuType, capacity: int) -> BatchSizeFormula:
-    """What adding up tensors and dividing says. Activations are those alive after the forward pass."""
+    """What adding up and dividing says. Activations are those alive after the forward pass."""
     forward = (timeline.phase == Phase.FORWARD) & (timeline.step == timeline.step.max())
     end = int(np.flatnonzero(forward)[-1])
     counted = np.isin(timeline.category, (Category.ACTIVATION, Category.INPUT))

@@ -68,7 +68,7 @@ def alive_after(timeline: Timeline, event: int) -> Int64:
 def _breakdown(
     timeline: Timeline, held: Int64, result: Replay, gpu_type: GpuType
 ) -> MemoryBreakdown:
-    """`held`: [m] bytes each storage holds at the peak; what blocks and segments add is the rest."""
+    """`held`: [m] bytes each storage holds at the peak; blocks and segments add the rest."""
     by_category = np.zeros(len(Category), np.int64)
     np.add.at(by_category, timeline.category, held)
     named = {f"{c.name.lower()}_bytes": int(by_category[c]) for c in Category}
