@@ -1,0 +1,39 @@
+"""GPU memory of a deep-learning training job, before it runs.
+
+    import memplan
+
+    job = memplan.TrainingJob(
+        model=memplan.Model(catalog=memplan.CatalogModel(name="torchvision/resnet50")),
+        inputs=(memplan.InputTensor(shape=(3, 224, 224)),),
+        optimizer=memplan.Optimizer(type=memplan.OptimizerType.ADAM),
+        micro_batch_size=64,
+    )
+    with memplan.Client() as client:
+        plan = client.plan_job(job, ["nvidia-t4", "nvidia-a100-40gb"])
+
+The types are those of the contract (`memplan.types`); the exceptions are in `memplan.errors`. gRPC
+is imported with the first use of `Client`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memplan import errors, types
+from memplan.errors import *  # noqa: F403
+from memplan.types import *  # noqa: F403
+
+if TYPE_CHECKING:
+    from memplan.client import Client
+
+__all__ = ["Client", "errors", "types"]
+__all__ += errors.__all__
+__all__ += types.__all__
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Client":
+        from memplan.client import Client
+
+        return Client
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

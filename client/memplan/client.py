@@ -1,0 +1,359 @@
+"""The client: one typed method an RPC.
+
+    with Client("planner.example.org:50051") as client:
+        plan = client.plan_job(job, ["nvidia-t4", "nvidia-a100-40gb"], global_batch_size=1024)
+        print(plan.placements[0].verdict)
+
+Every call has a deadline. Calls that fail because the server cannot be reached are retried, and no
+others. A target that resolves to several addresses (a headless Service, `dns:///name:50051`, a list
+`ipv4:10.0.0.1:50051,10.0.0.2:50051`) is used in turn, servers that drain left out.
+
+Methods raise `memplan.errors` and nothing else for what servers and networks do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+
+from memplan._status import to_error
+from memplan.errors import InvalidRequestError, ServerError, Violation
+from memplan.types import (
+    AccumulationPlan,
+    BatchSizeRecommendation,
+    EstimateMemoryRequest,
+    GpuTarget,
+    GpuType,
+    ListGpuTypesRequest,
+    ListModelsRequest,
+    MemoryEstimate,
+    ModelInfo,
+    PlanAccumulationRequest,
+    PlanJobRequest,
+    PlanJobResponse,
+    ProfileMemoryRequest,
+    ProfileMemoryResponse,
+    RecommendBatchSizeRequest,
+    TrainingJob,
+)
+from memplan.v1 import planner_pb2, planner_pb2_grpc
+from memplan.wire import WireError, from_proto, to_proto
+
+__all__ = ["DEFAULT_TARGET", "Client"]
+
+T = TypeVar("T")
+
+DEFAULT_TARGET = "localhost:50051"
+_SERVICE = planner_pb2.DESCRIPTOR.services_by_name["MemoryPlanner"].full_name
+_LARGEST_ANSWER = 64 << 20
+_MOST_RETRIES = 4
+"""gRPC makes at most five attempts."""
+
+
+class Client:
+    """A connection to a memplan server. Safe to use from several threads.
+
+    with Client(timeout=30) as client:
+        estimate = client.estimate_memory(job, gpu_type="nvidia-t4")
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        timeout: float = 60.0,
+        retries: int = 3,
+        tls: bool = False,
+        root_certificates: str | Path | None = None,
+        client_certificate: str | Path | None = None,
+        client_key: str | Path | None = None,
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> None:
+        """Nothing is sent before the first call.
+
+        target: host:port, or any gRPC target. Default: $MEMPLAN_SERVER, else localhost:50051.
+        timeout: seconds that each call may take unless its own `timeout` says otherwise.
+        retries: how often a call is tried again while the server cannot be reached, 0 to 4.
+        tls: encrypt; implied by the three files. `root_certificates` are the authorities trusted
+        (PEM; default: the system's), `client_certificate` and `client_key` what the client shows.
+        options: further gRPC channel options.
+
+        Raises ValueError for impossible arguments and OSError for files that cannot be read.
+        """
+        if not timeout > 0:
+            raise ValueError(f"timeout must be seconds above 0, not {timeout}")
+        if not 0 <= retries <= _MOST_RETRIES:
+            raise ValueError(f"retries must be 0 to {_MOST_RETRIES}, not {retries}")
+        self._target = target or os.environ.get("MEMPLAN_SERVER") or DEFAULT_TARGET
+        self._timeout = timeout
+        files = (root_certificates, client_certificate, client_key)
+        credentials = _credentials(*files) if tls or any(files) else None
+        all_options = [*_options(retries), *options]
+        self._channel = (
+            grpc.insecure_channel(self._target, all_options)
+            if credentials is None
+            else grpc.secure_channel(self._target, credentials, all_options)
+        )
+        stub: Any = planner_pb2_grpc.MemoryPlannerStub  # generated: it has no annotations
+        self._stub = stub(self._channel)
+
+    @property
+    def target(self) -> str:
+        """What it connects to."""
+        return self._target
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls under way fail with CancelledError."""
+        self._channel.close()
+
+    def estimate_memory(
+        self, job: TrainingJob, *, gpu_type: str = "", timeout: float | None = None
+    ) -> MemoryEstimate:
+        """The memory that a job takes on one GPU type.
+
+        estimate = client.estimate_memory(job, gpu_type="nvidia-t4")
+        estimate.device_used_bytes
+        """
+        request = EstimateMemoryRequest(job=job, gpu_type=gpu_type)
+        estimate: MemoryEstimate = self._call("EstimateMemory", request, timeout).estimate
+        return estimate
+
+    def recommend_batch_size(
+        self,
+        job: TrainingJob,
+        gpus: Iterable[GpuTarget | str] = (),
+        *,
+        headroom_fraction: float | None = None,
+        multiple_of: int = 0,
+        max_batch_size: int = 0,
+        timeout: float | None = None,
+    ) -> tuple[BatchSizeRecommendation, ...]:
+        """The largest and the recommended micro-batch size for each GPU, in the order given.
+
+        [t4] = client.recommend_batch_size(job, ["nvidia-t4"])
+        t4.recommended_batch_size
+        """
+        request = RecommendBatchSizeRequest(
+            job=job,
+            gpus=_targets(gpus),
+            headroom_fraction=headroom_fraction,
+            multiple_of=multiple_of,
+            max_batch_size=max_batch_size,
+        )
+        answer = self._call("RecommendBatchSize", request, timeout)
+        batch_sizes: tuple[BatchSizeRecommendation, ...] = answer.batch_sizes
+        return batch_sizes
+
+    def plan_accumulation(
+        self,
+        job: TrainingJob,
+        gpu: GpuTarget | str,
+        *,
+        global_batch_size: int,
+        data_parallel_size: int = 0,
+        headroom_fraction: float | None = None,
+        timeout: float | None = None,
+    ) -> AccumulationPlan:
+        """How a global batch is reached on one GPU type.
+
+        plan = client.plan_accumulation(job, "nvidia-t4", global_batch_size=1024)
+        plan.micro_batch_size, plan.accumulation_steps
+        """
+        request = PlanAccumulationRequest(
+            job=job,
+            gpu=_target(gpu),
+            global_batch_size=global_batch_size,
+            data_parallel_size=data_parallel_size,
+            headroom_fraction=headroom_fraction,
+        )
+        plan: AccumulationPlan = self._call("PlanAccumulation", request, timeout).accumulation
+        return plan
+
+    def plan_job(
+        self,
+        job: TrainingJob,
+        gpus: Iterable[GpuTarget | str] = (),
+        *,
+        global_batch_size: int = 0,
+        data_parallel_size: int = 0,
+        headroom_fraction: float | None = None,
+        timeout: float | None = None,
+    ) -> PlanJobResponse:
+        """Everything in one answer: estimate, batch sizes, accumulation and placements.
+
+        l4 = GpuTarget(gpu_type="nvidia-l4", free_bytes=8 << 30)
+        plan = client.plan_job(job, ["nvidia-t4", l4])
+        [p.gpu.gpu_type for p in plan.placements if p.verdict is Verdict.FITS]
+        """
+        request = PlanJobRequest(
+            job=job,
+            gpus=_targets(gpus),
+            global_batch_size=global_batch_size,
+            data_parallel_size=data_parallel_size,
+            headroom_fraction=headroom_fraction,
+        )
+        plan: PlanJobResponse = self._call("PlanJob", request, timeout)
+        return plan
+
+    def profile_memory(
+        self,
+        job: TrainingJob,
+        *,
+        step_count: int = 0,
+        memory_limit_bytes: int = 0,
+        time_limit: timedelta | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[ProfileMemoryResponse]:
+        """Really run some steps on the server. Yields progress; the last event has the profile.
+
+        for event in client.profile_memory(job, timeout=600):
+            ...
+
+        `timeout` covers the whole stream, waiting for a device included. Raises UnsupportedError
+        where the server has no profiler.
+        """
+        request = ProfileMemoryRequest(
+            job=job,
+            step_count=step_count,
+            memory_limit_bytes=memory_limit_bytes,
+            time_limit=time_limit,
+        )
+        return self._stream("ProfileMemory", request, timeout)
+
+    def list_gpu_types(
+        self, filter: str = "", *, page_size: int = 0, timeout: float | None = None
+    ) -> Iterator[GpuType]:
+        """The GPU catalog, by name; `filter` is part of a name or alias.
+
+        names = [gpu.name for gpu in client.list_gpu_types("a100")]
+
+        Pages of `page_size` are fetched as needed; `timeout` is for each of them.
+        """
+
+        def page(token: str) -> Any:
+            request = ListGpuTypesRequest(page_size=page_size, page_token=token, filter=filter)
+            return self._call("ListGpuTypes", request, timeout)
+
+        return _pages(page, "gpu_types")
+
+    def list_models(
+        self, filter: str = "", *, page_size: int = 0, timeout: float | None = None
+    ) -> Iterator[ModelInfo]:
+        """The models that can be named, by name; `filter` is part of a name.
+
+        names = [model.name for model in client.list_models("resnet")]
+
+        Pages of `page_size` are fetched as needed; `timeout` is for each of them.
+        """
+
+        def page(token: str) -> Any:
+            request = ListModelsRequest(page_size=page_size, page_token=token, filter=filter)
+            return self._call("ListModels", request, timeout)
+
+        return _pages(page, "models")
+
+    def _call(self, method: str, request: object, timeout: float | None) -> Any:
+        message = _message(request)
+        try:
+            answer = getattr(self._stub, method)(message, timeout=self._seconds(timeout))
+        except grpc.RpcError as error:
+            raise to_error(error) from error
+        return _answer(answer)
+
+    def _stream(self, method: str, request: object, timeout: float | None) -> Iterator[Any]:
+        call = getattr(self._stub, method)(_message(request), timeout=self._seconds(timeout))
+        try:
+            for answer in call:
+                yield _answer(answer)
+        except grpc.RpcError as error:
+            raise to_error(error) from error
+        finally:
+            call.cancel()
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else timeout
+
+
+def _message(request: object) -> Any:
+    try:
+        return to_proto(request)
+    except WireError as error:
+        violations = [Violation(field, text) for field, text in error.violations]
+        raise InvalidRequestError(violations=violations) from error
+
+
+def _answer(message: Any) -> Any:
+    try:
+        return from_proto(message)
+    except WireError as error:
+        hint = "It may be newer than this client: upgrade memplan."
+        raise ServerError(f"The server's answer cannot be read: {error}. {hint}") from error
+
+
+def _pages(page: Callable[[str], Any], field: str) -> Iterator[Any]:
+    token = ""
+    while True:
+        answer = page(token)
+        yield from getattr(answer, field)
+        token = answer.next_page_token
+        if not token:
+            return
+
+
+def _targets(gpus: Iterable[GpuTarget | str]) -> tuple[GpuTarget, ...]:
+    if isinstance(gpus, str):
+        raise TypeError(f"gpus must be several: write [{gpus!r}]")
+    return tuple(map(_target, gpus))
+
+
+def _target(gpu: GpuTarget | str) -> GpuTarget:
+    return GpuTarget(gpu_type=gpu) if isinstance(gpu, str) else gpu
+
+
+def _credentials(
+    root: str | Path | None, certificate: str | Path | None, key: str | Path | None
+) -> Any:
+    if (certificate is None) != (key is None):
+        raise ValueError("client_certificate and client_key belong together")
+    read = [None if path is None else Path(path).read_bytes() for path in (root, key, certificate)]
+    return grpc.ssl_channel_credentials(*read)
+
+
+def _options(retries: int) -> list[tuple[str, Any]]:
+    """Channel options. The service config has no timeout: each call carries its own."""
+    config: dict[str, Any] = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": ""},
+    }
+    if retries:
+        policy = {
+            "maxAttempts": retries + 1,
+            "initialBackoff": "0.1s",
+            "maxBackoff": "2s",
+            "backoffMultiplier": 3,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        }
+        config["methodConfig"] = [{"name": [{"service": _SERVICE}], "retryPolicy": policy}]
+    return [
+        ("grpc.service_config", json.dumps(config)),
+        ("grpc.enable_retries", int(bool(retries))),
+        ("grpc.max_receive_message_length", _LARGEST_ANSWER),
+    ]

@@ -1,0 +1,101 @@
+"""timm's models, with the input size of their pretrained configuration.
+
+Options in `config` are those of the model's class that data can describe (`num_classes`, `in_chans`,
+`drop_path_rate` ...). A name may carry the tag of a pretrained configuration
+(`timm/vit_base_patch16_224.augreg_in21k`), whose input size and number of classes are then used. For
+an input of another size the model is made with `img_size`, where its class has it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from memplan.types import CatalogModel, TrainingJob
+from memplan_server.models import images, libraries, options
+from memplan_server.models.built import BuiltModel
+from memplan_server.models.construction import construction
+
+__all__ = ["build", "exists", "list_models"]
+
+FIELD = "job.model.catalog"
+
+_NO_OPTIONS = frozenset({"weight_init", "fix_init", "device", "dtype"})
+"""Parameters about the values and the place of weights, which a simulation has no use for."""
+
+
+@functools.cache
+def list_models() -> tuple[str, ...]:
+    """Names of the models, `timm/resnet50`, sorted; those with a tag are left out."""
+    return tuple(f"timm/{name}" for name in sorted(libraries.load("timm").list_models()))
+
+
+def exists(name: str) -> bool:
+    """Whether there is a model `timm/name`, with a tag or without."""
+    return f"timm/{name}" in list_models() or name in _tagged()
+
+
+@functools.cache
+def _tagged() -> frozenset[str]:
+    return frozenset(libraries.load("timm").list_pretrained())
+
+
+def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
+    """The model called `name`. Raises `InvalidJob`."""
+    allowed = _allowed(name)
+    given = options.checked(model.config, allowed, f"{FIELD}.config", model.name)
+    channels, *size = libraries.load("timm").get_pretrained_cfg(name).input_size
+    wanted = images.Wanted(
+        model=model.name,
+        shape=(given.get("in_chans", channels), *_size(given.get("img_size"), size)),
+        remedy="Set config.in_chans to make it for another number.",
+    )
+    image, assumptions = images.resolve(job, wanted)
+    if "img_size" in allowed and "img_size" not in given and image.shape[1:] != wanted.shape[1:]:
+        given["img_size"] = _img_size(image.shape[1:], allowed["img_size"])
+    with construction(_field(job, model)):
+        module: nn.Module = libraries.load("timm").create_model(name, pretrained=False, **given)
+    return BuiltModel(module=module.train(), inputs=(image,), assumptions=assumptions)
+
+
+def _allowed(name: str) -> dict[str, Any]:
+    constructor = inspect.signature(_class(name).__init__, eval_str=True)
+    allowed = options.describable(constructor)
+    return {option: kind for option, kind in allowed.items() if option not in _NO_OPTIONS}
+
+
+@functools.cache
+def _class(name: str) -> type[nn.Module]:
+    """The model's class: what its entry point is annotated with, else what it makes."""
+    models = libraries.load("timm").models
+    entrypoint: Callable[..., nn.Module] = models.model_entrypoint(name.partition(".")[0])
+    annotated = typing.get_type_hints(entrypoint).get("return")
+    if isinstance(annotated, type):
+        return annotated
+    with construction(f"{FIELD}.name"):
+        return type(entrypoint(pretrained=False))
+
+
+def _size(given: Any, default: list[int]) -> tuple[int, ...]:
+    """Height and width from `img_size`, one number or two."""
+    if given is None:
+        return tuple(default)
+    return (given, given) if isinstance(given, int) else tuple(given)
+
+
+def _img_size(height_width: tuple[int, ...], kind: Any) -> Any:
+    """As the class takes it: two numbers, or one for a square where it takes no two."""
+    square = len(set(height_width)) == 1
+    return height_width[0] if square and kind is int else height_width
+
+
+def _field(job: TrainingJob, model: CatalogModel) -> str:
+    """The part of the request that a failing constructor is about."""
+    if model.config:
+        return f"{FIELD}.config"
+    return "job.inputs[0].shape" if job.inputs else f"{FIELD}.name"
