@@ -11,6 +11,8 @@ import pytest
 from google.protobuf import json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from strategies import instances
+
 from memplan import types
 from memplan.types import (
     CatalogModel,
@@ -33,7 +35,6 @@ from memplan.types import (
 )
 from memplan.v1 import job_pb2, planner_pb2
 from memplan.wire import WireError, from_dict, from_proto, to_dict, to_proto
-from strategies import instances
 
 MESSAGES = sorted(
     (getattr(types, name) for name in types.__all__ if hasattr(getattr(types, name), "__slots__")),
