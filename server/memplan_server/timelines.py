@@ -117,15 +117,27 @@ class TimelineCache:
 
 
 class CallTimelines:
-    """The timelines as one call sees them: `planning.Timelines`."""
+    """The timelines as one call sees them: `planning.Timelines`. For one thread.
+
+    Planning asks for the same few again and again, one batch size after the other. Those that were
+    found are told apart by comparing jobs, which is quick where parts of them are the same objects.
+    """
 
     def __init__(self, timelines: TimelineCache, call: Call) -> None:
         self._timelines = timelines
         self._call = call
+        self._found: list[tuple[_Wanted, Timeline]] = []
 
     def get(self, job: TrainingJob, gpu_type: GpuType) -> Timeline:
-        """See `TimelineCache.get`."""
-        return self._timelines.get(job, gpu_type, self._call)
+        """See `TimelineCache.get`. Each time it is looked whether the call is still wanted."""
+        self._call.check()
+        wanted = _Wanted.of(job, gpu_type)
+        for known, timeline in self._found:
+            if known.same_but_batch(wanted) and timeline.holds(wanted.batch_size):
+                return timeline
+        timeline = self._timelines.find(wanted, self._call)
+        self._found.append((wanted, timeline))
+        return timeline
 
 
 @dataclass(frozen=True, slots=True)

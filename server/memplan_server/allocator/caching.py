@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from memplan.types import AllocatorSettings
 from memplan_server.allocator import rounding
 
-__all__ = ["Block", "CachingAllocator", "OutOfMemory"]
+__all__ = ["UNLIMITED", "Block", "CachingAllocator", "OutOfMemory"]
 
 _MIB = 1 << 20
-_UNLIMITED = 1 << 62
+UNLIMITED = 1 << 62
 _Key = tuple[int, int]
 """(size, address): the order of a pool's free blocks."""
 
@@ -84,10 +84,10 @@ class CachingAllocator:
         """Bytes of segments taken from the driver."""
         self.releases = 0
         """Times cached segments were given back to make room."""
-        self._capacity = _UNLIMITED if capacity_bytes is None else capacity_bytes
+        self._capacity = UNLIMITED if capacity_bytes is None else capacity_bytes
         self._expandable = settings.expandable_segments
         self._divisions = settings.roundup_power2_divisions
-        self._max_split = settings.max_split_size_mb * _MIB or _UNLIMITED
+        self._max_split = settings.max_split_size_mb * _MIB or UNLIMITED
         self._gc_threshold = settings.garbage_collection_threshold
         self._small, self._large = _Pool(small=True), _Pool(small=False)
         self._next_address = 0
@@ -212,7 +212,7 @@ class CachingAllocator:
 
     def _release_available(self, pool: _Pool, size: int) -> bool:
         """With max_split_size_mb, give back one oversize block that is large enough, or several."""
-        if self._max_split == _UNLIMITED:
+        if self._max_split == UNLIMITED:
             return False
         needed = max(size, self._max_split)
         index = bisect_left(pool.keys, (needed, -1))
@@ -241,7 +241,7 @@ class CachingAllocator:
 
     def _collect_garbage(self) -> None:
         """Give back the oldest cached blocks above garbage_collection_threshold of the capacity."""
-        if not self._gc_threshold or self._capacity == _UNLIMITED:
+        if not self._gc_threshold or self._capacity == UNLIMITED:
             return
         excess = self.reserved_bytes - int(self._gc_threshold * self._capacity)
         while excess > 0:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memplan.types import AllocatorSettings
-from memplan_server.allocator.caching import Block, CachingAllocator, OutOfMemory
+from memplan_server.allocator.caching import UNLIMITED, Block, CachingAllocator, OutOfMemory
+from memplan_server.allocator.plain import PlainAllocator, segment_units, units
+from memplan_server.allocator.rounding import MIN_BLOCK_SIZE
+from memplan_server.timeline import Int64
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "replay", "replay_with"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,15 +32,37 @@ class Replay:
 
 def replay(
     events: Sequence[int],
-    sizes: Sequence[int],
+    sizes: Int64,
     settings: AllocatorSettings | None = None,
     capacity_bytes: int | None = None,
 ) -> Replay:
-    """Replay `events` (`s`: storage `s` is allocated, `~s`: it is freed) with `sizes` in bytes.
+    """Replay `events` (`s`: storage `s` is allocated, `~s`: it is freed) with `sizes` [m] in bytes.
 
-    `capacity_bytes` is what the driver can give, the CUDA context not counted.
+    `capacity_bytes` is what the driver can give, the CUDA context not counted; None is no limit.
     """
-    allocator = CachingAllocator(settings, capacity_bytes)
+    if settings is None or settings == AllocatorSettings():
+        return _replay_plain(events, sizes, capacity_bytes)
+    return replay_with(CachingAllocator(settings, capacity_bytes), events, sizes)
+
+
+def _replay_plain(events: Sequence[int], sizes: Int64, capacity_bytes: int | None) -> Replay:
+    blocks = units(sizes)
+    allocator = PlainAllocator(
+        UNLIMITED if capacity_bytes is None else capacity_bytes // MIN_BLOCK_SIZE
+    )
+    allocator.run(list(events), blocks.tolist(), segment_units(blocks).tolist())
+    return Replay(
+        peak_allocated_bytes=allocator.peak_allocated * MIN_BLOCK_SIZE,
+        peak_reserved_bytes=allocator.peak_reserved * MIN_BLOCK_SIZE,
+        peak_event=allocator.peak_event,
+        out_of_memory_event=allocator.failed_event,
+        releases=allocator.releases,
+    )
+
+
+def replay_with(allocator: CachingAllocator, events: Sequence[int], sizes: Int64) -> Replay:
+    """Replay through this allocator."""
+    wanted = sizes.tolist()
     blocks: dict[int, Block] = {}
     allocated = reserved = 0
     peak_event, failed = -1, None
@@ -47,10 +72,10 @@ def replay(
             if block is not None:
                 allocator.free(block)
             continue
-        if not sizes[event]:
+        if not wanted[event]:
             continue  # a tensor without elements has no block
         try:
-            blocks[event] = allocator.malloc(sizes[event])
+            blocks[event] = allocator.malloc(wanted[event])
         except OutOfMemory:
             failed = index
             break

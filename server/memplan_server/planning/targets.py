@@ -49,4 +49,4 @@ def run(
         batch_size, last_batch_size=last_batch_size, workspace_bytes=workspace_bytes(gpu_type)
     )
     room = None if capacity_bytes is None else capacity_bytes - gpu_type.context_bytes
-    return replay(timeline.events.tolist(), sizes.tolist(), settings, room)
+    return replay(timeline.events.tolist(), sizes, settings, room)

@@ -1,0 +1,146 @@
+"""The caching allocator at its default settings, without objects: for replaying often.
+
+The same rules as `caching.CachingAllocator`, which tests hold it against. Sizes and addresses are
+in units of 512 bytes; a free block is one integer, size above address, so that a sorted list of them
+is the order of best fit, and neighbours are found by the address where they start or end.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+
+import numpy as np
+
+from memplan_server.allocator.rounding import (
+    LARGE_BUFFER,
+    MIN_BLOCK_SIZE,
+    MIN_LARGE_ALLOC,
+    ROUND_LARGE,
+    SMALL_BUFFER,
+    SMALL_SIZE,
+)
+from memplan_server.timeline import Int64
+
+__all__ = ["PlainAllocator", "segment_units", "units"]
+
+_ADDRESS_BITS = 36
+_ADDRESS = (1 << _ADDRESS_BITS) - 1
+_SMALL = SMALL_SIZE // MIN_BLOCK_SIZE
+
+
+def units(sizes: Int64) -> Int64:
+    """Block sizes in units of 512 bytes; 0 for tensors without elements."""
+    return -(-sizes // MIN_BLOCK_SIZE)
+
+
+def segment_units(blocks: Int64) -> Int64:
+    """Segment that each block would need, in units (`get_allocation_size`)."""
+    step = ROUND_LARGE // MIN_BLOCK_SIZE
+    own = -(-blocks // step) * step
+    buffer = np.where(
+        blocks < MIN_LARGE_ALLOC // MIN_BLOCK_SIZE, LARGE_BUFFER // MIN_BLOCK_SIZE, own
+    )
+    small = SMALL_BUFFER // MIN_BLOCK_SIZE
+    return np.where(blocks <= _SMALL, small, buffer).astype(np.int64)
+
+
+class PlainAllocator:
+    """`run(events, blocks, segments)`: what the default allocator goes through, in units."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.reserved = 0
+        self.peak_reserved = 0
+        self.peak_allocated = 0
+        self.peak_event = -1
+        self.failed_event: int | None = None
+        self.releases = 0
+        self._keys: tuple[list[int], list[int]] = ([], [])
+        self._size_from: dict[int, int] = {}
+        self._start_of: dict[int, int] = {}
+        self._segments: dict[int, int] = {}
+        self._next_address = 1
+
+    def run(self, events: list[int], blocks: list[int], segments: list[int]) -> None:
+        """Replay all events, or up to the first that does not fit."""
+        address_of, size_of = [0] * len(blocks), [0] * len(blocks)
+        size_from, start_of, (small, large) = self._size_from, self._start_of, self._keys
+        allocated = 0
+        for index, event in enumerate(events):
+            if event < 0:
+                size = size_of[~event]
+                if size:
+                    allocated -= size
+                    self._free(
+                        small if blocks[~event] <= _SMALL else large, address_of[~event], size
+                    )
+                continue
+            need = blocks[event]
+            if not need:
+                continue
+            is_small = need <= _SMALL
+            keys = small if is_small else large
+            place = bisect_left(keys, need << _ADDRESS_BITS)
+            if place < len(keys):
+                key = keys.pop(place)
+                address, size = key & _ADDRESS, key >> _ADDRESS_BITS
+                del size_from[address], start_of[address + size]
+            else:
+                size = segments[event]
+                address = self._new_segment(size)
+                if not address:
+                    self.failed_event = index
+                    return
+            rest = size - need
+            if rest > (0 if is_small else _SMALL):
+                insort(keys, rest << _ADDRESS_BITS | address + need)
+                size_from[address + need], start_of[address + size] = rest, address + need
+                size = need
+            address_of[event], size_of[event] = address, size
+            allocated += size
+            if allocated > self.peak_allocated:
+                self.peak_allocated, self.peak_event = allocated, index
+
+    def _free(self, keys: list[int], address: int, size: int) -> None:
+        size_from, start_of = self._size_from, self._start_of
+        after = size_from.pop(address + size, 0)
+        if after:
+            del keys[bisect_left(keys, after << _ADDRESS_BITS | address + size)]
+            size += after
+        start = start_of.pop(address, 0)
+        if start:
+            before = address - start
+            del keys[bisect_left(keys, before << _ADDRESS_BITS | start)]
+            address, size = start, size + before
+        insort(keys, size << _ADDRESS_BITS | address)
+        size_from[address], start_of[address + size] = size, address
+
+    def _new_segment(self, size: int) -> int:
+        """Its address; 0 when there is no room even after giving back what is cached."""
+        if self.reserved + size > self.capacity:
+            self._release_cached()
+            if self.reserved + size > self.capacity:
+                return 0
+        self.reserved += size
+        self.peak_reserved = max(self.peak_reserved, self.reserved)
+        address = self._next_address
+        self._next_address += size + 1  # segments are never neighbours
+        self._segments[address] = size
+        return address
+
+    def _release_cached(self) -> None:
+        self.releases += 1
+        for keys in self._keys:
+            kept = []
+            for key in keys:
+                address, size = key & _ADDRESS, key >> _ADDRESS_BITS
+                if self._segments.get(address) != size:
+                    kept.append(key)
+                    continue
+                del (
+                    self._segments[address],
+                    self._size_from[address],
+                    self._start_of[address + size],
+                )
+                self.reserved -= size
+            keys[:] = kept

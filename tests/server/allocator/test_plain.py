@@ -1,0 +1,45 @@
+"""The fast allocator and the one with every setting do the same at default settings."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memplan_server.allocator import CachingAllocator, replay, replay_with
+
+SIZES = st.one_of(st.integers(0, 4096), st.integers(0, 3 << 20), st.integers(0, 300 << 20))
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> tuple[list[int], np.ndarray]:  # type: ignore[type-arg]
+    """Events of a program that frees what it allocated, in any order, and the sizes."""
+    sizes: list[int] = []
+    alive: list[int] = []
+    events: list[int] = []
+    for free, choice, size in draw(
+        st.lists(st.tuples(st.booleans(), st.integers(0, 1 << 16), SIZES), max_size=120)
+    ):
+        if free and alive:
+            events.append(~alive.pop(choice % len(alive)))
+        else:
+            alive.append(len(sizes))
+            events.append(len(sizes))
+            sizes.append(size)
+    return events, np.array(sizes, np.int64)
+
+
+@settings(max_examples=200, deadline=None)
+@given(programs(), st.floats(0.5, 1.2))
+def test_same_replay_with_and_without_a_limit(
+    program: tuple[list[int], np.ndarray],  # type: ignore[type-arg]
+    share: float,
+) -> None:
+    events, sizes = program
+    free = replay(events, sizes)
+    assert free == replay_with(CachingAllocator(), events, sizes)
+    assert free.peak_allocated_bytes <= free.peak_reserved_bytes
+    capacity = int(free.peak_reserved_bytes * share)
+    limited = replay(events, sizes, capacity_bytes=capacity)
+    assert limited == replay_with(CachingAllocator(None, capacity), events, sizes)
+    assert limited.peak_reserved_bytes <= capacity
