@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import logging
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -61,19 +60,21 @@ class TimelineCache:
 
         Raises what a worker raises for the job, and TimeLimitExceeded or Cancelled for the call.
         """
+        return self.find(_Wanted.of(job, gpu_type), call)
+
+    def find(self, wanted: _Wanted, call: Call) -> Timeline:
+        """See `get`."""
         call.check()
-        batch_size = max(job.micro_batch_size, 1)
-        wanted = _Wanted(replace(timeline_part(job), micro_batch_size=batch_size), gpu_type)
         timeline = self._get(wanted, "", call)
-        if timeline.affine or batch_size in timeline.traced_batch_sizes:
+        if wanted.is_served_by(timeline):
             return timeline
-        return self._get(wanted, f"/{batch_size}", call)
+        return self._get(wanted, f"/{wanted.batch_size}", call)
 
     def _get(self, wanted: _Wanted, suffix: str, call: Call) -> Timeline:
-        key = wanted.keys()[0] + suffix
+        key = wanted.key(wanted.kernel_class) + suffix
         found = self._find(key)
         if found is None:
-            found = self._flights.result(key, lambda: self._start(wanted, suffix), call)
+            found = self._flights.result(key, lambda: self._start(wanted, key, suffix), call)
         return found
 
     def _find(self, key: str) -> Timeline | None:
@@ -94,19 +95,21 @@ class TimelineCache:
         self._memory.put(key, timeline)
         return timeline
 
-    def _start(self, wanted: _Wanted, suffix: str) -> Flight[Timeline]:
+    def _start(self, wanted: _Wanted, key: str, suffix: str) -> Flight[Timeline]:
         """Have a worker trace it, unless another flight has landed meanwhile."""
-        known = self._memory.get(wanted.keys()[0] + suffix)
+        known = self._memory.get(key)
         if known is not None:
             done: Future[Timeline] = Future()
             done.set_result(known)
             return Flight(done)
-        work = self._workers.submit("trace", wanted.job, wanted.kernel_class)
+        job = replace(wanted.part, micro_batch_size=wanted.batch_size)
+        work = self._workers.submit("trace", job, wanted.kernel_class)
         return Flight(then(work.future, lambda data: self._keep(wanted, suffix, data)), work.cancel)
 
     def _keep(self, wanted: _Wanted, suffix: str, data: bytes) -> Timeline:
         timeline = Timeline.from_bytes(data)
-        keys = [key + suffix for key in wanted.keys(timeline.kernel_classes)]
+        classes = dict.fromkeys([wanted.kernel_class, *timeline.kernel_classes])
+        keys = [wanted.key(kernel_class) + suffix for kernel_class in classes]
         self._store.put(keys, data)
         for key in keys:
             self._memory.put(key, timeline)
@@ -133,7 +136,7 @@ class CallTimelines:
         self._call.check()
         wanted = _Wanted.of(job, gpu_type)
         for known, timeline in self._found:
-            if known.same_but_batch(wanted) and timeline.holds(wanted.batch_size):
+            if known.is_like(wanted) and wanted.is_served_by(timeline):
                 return timeline
         timeline = self._timelines.find(wanted, self._call)
         self._found.append((wanted, timeline))
@@ -142,21 +145,30 @@ class CallTimelines:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The part of a job that a timeline depends on, and the GPU."""
+    """What a timeline is asked for."""
 
-    job: TrainingJob
-    gpu_type: GpuType
+    part: TrainingJob
+    """The part of the job that it depends on."""
+    kernel_class: tuple[int, int]
+    batch_size: int
 
-    @property
-    def kernel_class(self) -> tuple[int, int]:
-        return kernel_class(capability(self.gpu_type))
+    @classmethod
+    def of(cls, job: TrainingJob, gpu_type: GpuType) -> _Wanted:
+        kernels = kernel_class(capability(gpu_type))
+        return cls(timeline_part(job), kernels, max(job.micro_batch_size, 1))
 
-    def keys(self, kernel_classes: Sequence[tuple[int, int]] = ()) -> list[str]:
-        """Keys of this job for the kernel class of its GPU, then for others."""
-        classes = dict.fromkeys([self.kernel_class, *kernel_classes])
-        job = replace(self.job, micro_batch_size=0)
-        base = digest(job, simulation_version())
-        return [f"timeline/{base}/{major}.{minor}" for major, minor in classes]
+    def key(self, kernel_class: tuple[int, int]) -> str:
+        """The key for such GPUs, whatever the batch size."""
+        major, minor = kernel_class
+        return f"timeline/{digest(self.part, simulation_version())}/{major}.{minor}"
+
+    def is_like(self, other: _Wanted) -> bool:
+        """Whether they differ in the batch size at most."""
+        return self.kernel_class == other.kernel_class and self.part == other.part
+
+    def is_served_by(self, timeline: Timeline) -> bool:
+        """Whether a timeline of the same key holds for this batch size."""
+        return timeline.affine or self.batch_size in timeline.traced_batch_sizes
 
 
 @cache
