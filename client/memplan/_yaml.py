@@ -60,17 +60,22 @@ class _Dumper(yaml.SafeDumper):
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = node.value.lower()
-    if text.startswith(("0o", "0x")):
-        return int(text, 0)
     try:
-        return int(text)
-    except ValueError as error:  # more digits than Python converts
-        problem = f"{text[:20]}... is too long a number"
-        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
+        return int(text, 0 if text.startswith(("0o", "0x")) else 10)
+    except ValueError as error:  # tagged !!int, or more digits than Python converts
+        raise _no_number(node) from error
 
 
 def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    try:
+        return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError as error:
+        raise _no_number(node) from error
+
+
+def _no_number(node: yaml.ScalarNode) -> yaml.MarkedYAMLError:
+    problem = f"{node.value[:20]!r} cannot be read as a number"
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 for _name, _pattern, _first in _CORE:
@@ -86,9 +91,12 @@ _Loader.add_constructor(f"{_TAG}float", _construct_float)
 
 def load(text: str) -> Any:
     """The one document in `text`. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deep") from None
 
 
 def dump(data: Any) -> str:
-    """Plain data as a document, keys in the order given, short lists of numbers on one line."""
+    """Plain data as a document, keys in the order given."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -109,6 +109,7 @@ def _service(
         metrics,
         answer_cache_bytes=settings.answer_cache_size,
         max_concurrent_calls=settings.max_concurrent_calls,
+        call_time_limit_s=settings.call_time_limit,
     )
 
 

@@ -22,9 +22,6 @@ __all__ = ["Call"]
 
 T = TypeVar("T")
 
-LONGEST_WAIT_S = 7 * 24 * 3600.0
-"""gRPC reports a call without a deadline as one of some 10^16 seconds, more than locks can wait."""
-
 
 class Call:
     """A deadline and a way to cancel. Safe to use from several threads."""
@@ -34,8 +31,7 @@ class Call:
         self._lock = threading.Lock()
         self._cancelled = False
         self._callbacks: list[Callable[[], None]] = []
-        limited = timeout_s is not None and timeout_s < LONGEST_WAIT_S
-        self._deadline = time.monotonic() + timeout_s if limited and timeout_s is not None else None
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
     def cancel(self) -> None:
         """The caller went away: whoever waits for it stops. Further times do nothing."""
@@ -54,7 +50,7 @@ class Call:
         if self._cancelled:
             raise Cancelled("The caller went away.")
         if self.remaining_s() == 0:
-            raise TimeLimitExceeded("Not done within the deadline of the call.")
+            raise TimeLimitExceeded("Not done in the time that the call had.")
 
     def wait(self, future: Future[T]) -> T:
         """The result of `future`, or what it raised, or what `check` raises, whichever is first."""
@@ -67,5 +63,5 @@ class Call:
         done.wait(self.remaining_s())
         if not future.done():
             self.check()
-            raise Cancelled("The caller went away.")
+            raise TimeLimitExceeded("Not done in the time that the call had.")
         return future.result()

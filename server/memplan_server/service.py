@@ -55,10 +55,13 @@ class PlannerService:
         *,
         answer_cache_bytes: int,
         max_concurrent_calls: int,
+        call_time_limit_s: float,
     ) -> None:
-        """At most `max_concurrent_calls` are worked on at once; kept answers do not count."""
+        """At most `max_concurrent_calls` are worked on at once, each for `call_time_limit_s` at
+        most; kept answers do not count."""
         self._metrics = metrics
         self._answers: LruCache[Key, _Answer] = LruCache(answer_cache_bytes, _weigh)
+        self._call_time_limit_s = call_time_limit_s
         self._max_concurrent_calls = max_concurrent_calls
         self._free = threading.BoundedSemaphore(max_concurrent_calls)
         self._methods: dict[str, tuple[type[Message], Method]] = {
@@ -106,7 +109,7 @@ class PlannerService:
         """Convert, call, convert."""
         message_class, method = self._methods[name]
         with self._admitted():
-            call = Call(context.time_remaining())
+            call = Call(min(context.time_remaining(), self._call_time_limit_s))
             if not context.add_callback(call.cancel):
                 call.cancel()
             request, violations = read(message_class, data)

@@ -120,6 +120,9 @@ class Settings:
     job_time_limit: float = field(
         default=120.0, metadata=about(seconds, "Longest time to simulate one job.", "120")
     )
+    call_time_limit: float = field(
+        default=600.0, metadata=about(seconds, "Longest time for one call.", "600")
+    )
     prestart_workers: bool = field(
         default=False,
         metadata=about(truth, "Start them with the server, not with the first job.", "false"),

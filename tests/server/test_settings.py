@@ -16,6 +16,7 @@ VALUES = {
     "workers": ("3", 3),
     "worker_memory_limit": ("2 GiB", 2 << 30),
     "job_time_limit": ("1.5", 1.5),
+    "call_time_limit": ("60", 60.0),
     "prestart_workers": ("true", True),
     "max_concurrent_calls": ("7", 7),
     "max_request_size": ("512KiB", 512 << 10),

@@ -1,8 +1,8 @@
 """The caching allocator at its default settings, without objects: for replaying often.
 
 The same rules as `caching.CachingAllocator`, which tests hold it against. Sizes and addresses are
-in units of 512 bytes; a free block is one integer, size above address, so that a sorted list of them
-is the order of best fit, and neighbours are found by the address where they start or end.
+in units of 512 bytes; a free block is one integer, size above address, so that a sorted list of
+them is the order of best fit, and neighbours are found by the address where they start or end.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 import numpy as np
+import numpy.typing as npt
 
 from memplan_server.allocator.rounding import (
     LARGE_BUFFER,
@@ -19,9 +20,9 @@ from memplan_server.allocator.rounding import (
     SMALL_BUFFER,
     SMALL_SIZE,
 )
-from memplan_server.timeline import Int64
+from memplan_server.timeline import Int32, Int64
 
-__all__ = ["PlainAllocator", "segment_units", "units"]
+__all__ = ["PlainAllocator", "Unlimited", "segment_units", "units"]
 
 _ADDRESS_BITS = 36
 _ADDRESS = (1 << _ADDRESS_BITS) - 1
@@ -144,3 +145,31 @@ class PlainAllocator:
                 )
                 self.reserved -= size
             keys[:] = kept
+
+
+class Unlimited:
+    """Peak reserved bytes of the same events at many sizes, the driver having room for everything.
+
+    Without a limit nothing is given back, so the two pools do not meet: each is replayed alone, and
+    the small one, whose sizes rarely depend on the batch size, once for all that share them.
+    """
+
+    def __init__(self, events: Int32) -> None:
+        self._events = events
+        self._storage = np.where(events >= 0, events, ~events)
+        self._small: dict[bytes, int] = {}
+
+    def peak_reserved_bytes(self, sizes: Int64) -> int:
+        """`sizes`: [m] bytes asked for by each storage."""
+        blocks = units(sizes)
+        small = blocks <= _SMALL
+        key = np.where(small, blocks, -1).astype(np.int32).tobytes()
+        if key not in self._small:
+            self._small[key] = self._peak(blocks, small)
+        return (self._small[key] + self._peak(blocks, ~small)) * MIN_BLOCK_SIZE
+
+    def _peak(self, blocks: Int64, chosen: npt.NDArray[np.bool_]) -> int:
+        allocator = PlainAllocator(1 << 62)
+        events = self._events[chosen[self._storage]].tolist()
+        allocator.run(events, blocks.tolist(), segment_units(blocks).tolist())
+        return allocator.peak_reserved

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from memplan.types import AccumulationPlan, Remedy, TrainingJob
-from memplan_server.planning.probe import MAX_BATCH_SIZE, Probe, largest
+from memplan_server.planning.probe import MAX_BATCH_SIZE, Probe
 from memplan_server.planning.targets import Target, Timelines, run
 from memplan_server.planning.text import gib
 
@@ -108,7 +108,7 @@ def _in_several(
     probe = Probe(timelines, job, target.gpu_type)
     samples = plan.global_batch_size // plan.data_parallel_size
     maximum = probe.largest_that_fits(target.capacity_bytes)
-    usable = largest(lambda b: probe.device_used_bytes(b) <= room, min(limit, maximum))
+    usable = probe.largest_within(room, min(limit, maximum))
     if not usable:
         return _infeasible(probe, target, plan, maximum)
     chosen = split(samples, usable)

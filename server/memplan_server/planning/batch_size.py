@@ -15,7 +15,7 @@ from memplan.types import (
     TrainingJob,
 )
 from memplan_server.planning.estimate import alive_after
-from memplan_server.planning.probe import MAX_BATCH_SIZE, Probe, Shared, largest
+from memplan_server.planning.probe import MAX_BATCH_SIZE, Probe, Shared
 from memplan_server.planning.targets import Target, Timelines
 from memplan_server.planning.text import gib
 from memplan_server.timeline import Category, Phase, Timeline
@@ -58,9 +58,10 @@ def _recommend(
     capacity = target.capacity_bytes
     maximum = probe.largest_that_fits(capacity, limit)
     room = capacity - int(capacity * headroom_fraction)
-    within = largest(lambda b: probe.device_used_bytes(b) <= room, maximum, near_limit=True)
-    multiple = multiple_of or (TENSOR_CORE_MULTIPLE if within >= TENSOR_CORE_MULTIPLE else 1)
-    recommended = within // multiple * multiple or within
+    multiple = multiple_of or (TENSOR_CORE_MULTIPLE if maximum >= TENSOR_CORE_MULTIPLE else 1)
+    recommended = probe.largest_within(room, maximum, multiple)
+    if not recommended:
+        recommended = probe.largest_within(room, min(maximum, multiple))
     return BatchSizeRecommendation(
         gpu=target.gpu,
         capacity_bytes=capacity,

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from memplan.types import GpuType, TrainingJob
+from memplan.types import AllocatorSettings, GpuType, TrainingJob
+from memplan_server.allocator import Unlimited
 from memplan_server.allocator.rounding import MIN_BLOCK_SIZE
 from memplan_server.gpus.libraries import workspace_bytes
 from memplan_server.planning.targets import Timelines, run
@@ -28,6 +29,7 @@ class Shared:
     """Replays without a limit that several GPUs have in common."""
 
     reserved: dict[tuple[int, tuple[tuple[str, int], ...], int], int] = field(default_factory=dict)
+    unlimited: dict[int, Unlimited] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -59,9 +61,16 @@ class Probe:
         workspaces = tuple(sorted(workspace_bytes(self.gpu_type).items()))
         key = (id(timeline), workspaces if timeline.workspaces else (), batch_size)
         if key not in self.shared.reserved:
-            done = run(timeline, self.gpu_type, batch_size, self.job.allocator)
-            self.shared.reserved[key] = done.peak_reserved_bytes
+            self.shared.reserved[key] = self._reserved_bytes(timeline, batch_size)
         return self.shared.reserved[key]
+
+    def _reserved_bytes(self, timeline: Timeline, batch_size: int) -> int:
+        if self.job.allocator != AllocatorSettings():
+            return run(timeline, self.gpu_type, batch_size, self.job.allocator).peak_reserved_bytes
+        if id(timeline) not in self.shared.unlimited:
+            self.shared.unlimited[id(timeline)] = Unlimited(timeline.events)
+        sizes = timeline.sizes(batch_size, workspace_bytes=workspace_bytes(self.gpu_type))
+        return self.shared.unlimited[id(timeline)].peak_reserved_bytes(sizes)
 
     def device_used_bytes(self, batch_size: int) -> int:
         """What the driver shows for the process when it has room for everything."""
@@ -90,28 +99,40 @@ class Probe:
     def largest_that_fits(self, capacity_bytes: int, limit: int = MAX_BATCH_SIZE) -> int:
         """Largest batch size that fits while the next does not; 0 when 1 does not fit."""
         bound = largest(lambda b: self.may_fit(b, capacity_bytes), limit)
-        return largest(lambda b: self.fits(b, capacity_bytes), bound, near_limit=True)
+        return largest(lambda b: self.fits(b, capacity_bytes), bound, guess=bound)
+
+    def largest_within(self, room_bytes: int, limit: int, multiple_of: int = 1) -> int:
+        """Largest multiple up to `limit` whose device-used bytes stay within `room_bytes`."""
+        top = limit // multiple_of
+        if not top:
+            return 0
+        first, last = (self.device_used_bytes(n * multiple_of) for n in (1, top))
+        slope = max(1, last - first) / max(1, top - 1)
+        guess = 1 + int((room_bytes - first) / slope)
+        found = largest(lambda n: self.device_used_bytes(n * multiple_of) <= room_bytes, top, guess)
+        return found * multiple_of
 
 
-def largest(holds: Callable[[int], bool], limit: int, *, near_limit: bool = False) -> int:
+def largest(holds: Callable[[int], bool], limit: int, guess: int = 1) -> int:
     """The largest n <= `limit` with holds(n) and not holds(n + 1); 0 when holds(1) is false.
 
-    Taken for granted: what does not hold for n does not hold for more. Searched from 1 upwards in
-    doubling steps, or from `limit` downwards when the answer is known to lie near it.
+    Taken for granted: what does not hold for n does not hold for more. Searched in doubling steps
+    away from `guess`, then by halving: the nearer the guess, the fewer questions.
     """
-    if limit < 1 or holds(limit):
-        return max(limit, 0)
-    low, high, step = 0, limit, 1
-    if near_limit:
-        while high - step > 0:
-            if holds(high - step):
-                low = high - step
-                break
-            high, step = high - step, step * 2
+    if limit < 1:
+        return 0
+    low, high, step = 0, limit + 1, 1
+    at = min(max(1, guess), limit)
+    if holds(at):
+        low = at
+        while low < limit and holds(at := min(limit, low + step)):
+            low, step = at, step * 2
+        high = min(high, low + step) if low < limit else high
     else:
-        while step < limit and holds(step):
-            low, step = step, step * 2
-        high = min(step, limit)
+        high = at
+        while high > 1 and not holds(at := max(1, high - step)):
+            high, step = at, step * 2
+        low = at if high > 1 else 0
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
