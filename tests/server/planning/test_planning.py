@@ -1,0 +1,160 @@
+"""Planning: properties that every answer has."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timelines import MIB, Fixed, gpu, job, target
+
+from memplan.types import Phase, Precision, Verdict
+from memplan_server.planning import (
+    estimate_memory,
+    place,
+    plan_accumulation,
+    recommend_batch_sizes,
+)
+from memplan_server.planning.accumulation import split
+from memplan_server.planning.probe import Probe, largest
+
+LAYERS = st.lists(
+    st.tuples(st.integers(4, 64 * MIB), st.integers(16, 4 * MIB)), min_size=1, max_size=6
+).map(tuple)
+MEMORY = st.integers(400 * MIB, 24 << 30)
+
+
+@given(LAYERS, st.integers(1, 300))
+@settings(max_examples=60, deadline=None)
+def test_the_breakdown_adds_up_exactly(layers: tuple[tuple[int, int], ...], batch: int) -> None:
+    estimate = estimate_memory(Fixed(layers), job(batch), gpu(8 << 30))
+    parts = [getattr(estimate.breakdown, f.name) for f in fields(estimate.breakdown)]
+    assert sum(parts) == estimate.device_used_bytes
+    assert min(parts) >= 0
+    assert estimate.lower_bound_bytes <= estimate.device_used_bytes <= estimate.upper_bound_bytes
+    assert estimate.breakdown.parameter_bytes == estimate.model_state.parameter_bytes
+
+
+def test_the_largest_modules_come_first() -> None:
+    estimate = estimate_memory(Fixed(), job(32), gpu(8 << 30))
+    held = [m.activation_bytes for m in estimate.top_modules]
+    assert held == sorted(held, reverse=True)
+    assert estimate.top_modules[0].module == "layer0"
+    assert estimate.peak_phase is Phase.BACKWARD
+
+
+@given(LAYERS, MEMORY)
+@settings(max_examples=40, deadline=None)
+def test_the_maximum_fits_and_the_next_does_not(
+    layers: tuple[tuple[int, int], ...], memory: int
+) -> None:
+    timelines, asked = Fixed(layers), target(memory)
+    (answer,) = recommend_batch_sizes(timelines, job(), [asked])
+    probe = Probe(timelines, job(), asked.gpu_type)
+    best = answer.max_batch_size
+    if best:
+        assert probe.fits(best, memory)
+    assert best == 1 << 24 or not probe.fits(best + 1, memory)
+    assert 0 <= answer.recommended_batch_size <= best
+    if answer.recommended_batch_size:
+        assert answer.recommended_device_used_bytes <= memory - int(memory * 0.05)
+    sizes = [p.batch_size for p in answer.curve]
+    assert sizes == sorted(set(sizes))
+
+
+@given(LAYERS, st.integers(1, 500))
+@settings(max_examples=40, deadline=None)
+def test_quick_answers_are_those_of_a_full_replay(
+    layers: tuple[tuple[int, int], ...], batch: int
+) -> None:
+    probe = Probe(Fixed(layers), job(), gpu(8 << 30))
+    estimate = estimate_memory(Fixed(layers), job(batch), gpu(8 << 30))
+    assert probe.reserved_bytes(batch) == estimate.peak_reserved_bytes
+    assert probe.allocated_bytes(batch) <= estimate.peak_allocated_bytes
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(-5, 200))
+def test_search_finds_the_border_from_any_guess(limit: int, border: int, guess: int) -> None:
+    assert largest(lambda n: n <= border, limit, guess) == min(limit, border)
+
+
+@given(st.integers(1, 1 << 20), st.integers(1, 5000))
+def test_micro_batches_make_the_batch_exactly(samples: int, limit: int) -> None:
+    chosen = split(samples, limit)
+    assert chosen.samples == samples
+    assert 1 <= chosen.last_micro_batch_size <= chosen.micro_batch_size <= limit
+    assert chosen.steps <= int(-(-samples // limit) * 1.25)
+
+
+def test_a_prime_does_not_collapse_to_one() -> None:
+    chosen = split(127, 32)
+    assert (chosen.micro_batch_size, chosen.steps, chosen.last_micro_batch_size) == (32, 4, 31)
+
+
+@given(LAYERS, MEMORY, st.integers(1, 3000), st.sampled_from((1, 2, 8)))
+@settings(max_examples=40, deadline=None)
+def test_accumulation_reaches_the_global_batch(
+    layers: tuple[tuple[int, int], ...], memory: int, per_rank: int, ranks: int
+) -> None:
+    plan = plan_accumulation(
+        Fixed(layers),
+        job(0),
+        target(memory),
+        global_batch_size=per_rank * ranks,
+        data_parallel_size=ranks,
+    )
+    if not plan.feasible:
+        assert plan.reason
+        assert plan.remedies
+        return
+    full = (plan.accumulation_steps - 1) * plan.micro_batch_size
+    assert (full + plan.last_micro_batch_size) * ranks == plan.global_batch_size
+    assert plan.device_used_bytes <= memory
+
+
+def test_gradients_that_stay_alive_are_simulated() -> None:
+    timelines = Fixed(layers=((200 * MIB, 64 * 1024), (200 * MIB, 4 * MIB)))
+    plan = plan_accumulation(timelines, job(0), target(2 << 30), global_batch_size=512)
+    one = Probe(timelines, job(), gpu(2 << 30)).device_used_bytes(plan.micro_batch_size)
+    assert plan.accumulation_steps > 1
+    assert plan.device_used_bytes > one
+
+
+def test_batch_norm_is_warned_about() -> None:
+    timelines = Fixed(traits=("batch_norm", "convolution"))
+    plan = plan_accumulation(timelines, job(0), target(1 << 30), global_batch_size=4096)
+    assert any("BatchNorm" in sentence for sentence in plan.advice)
+
+
+@given(LAYERS, st.integers(1, 200), st.lists(MEMORY, min_size=2, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_more_memory_is_never_a_worse_verdict(
+    layers: tuple[tuple[int, int], ...], batch: int, memories: list[int]
+) -> None:
+    order = [Verdict.DOES_NOT_FIT, Verdict.UNCERTAIN, Verdict.FITS]
+    placements = place(Fixed(layers), job(batch), [target(m) for m in sorted(memories)])
+    ranks = [order.index(p.verdict) for p in placements]
+    assert ranks == sorted(ranks)
+    for placement in placements:
+        assert placement.spare_bytes == 0 or placement.missing_bytes == 0
+
+
+def test_remedies_name_what_would_fit() -> None:
+    catalog = [gpu(2 << 30, "small"), gpu(16 << 30, "middle"), gpu(80 << 30, "large")]
+    (placement,) = place(
+        Fixed(), job(1024), [target(6 << 30)], global_batch_size=1024, catalog=catalog
+    )
+    assert placement.verdict is Verdict.DOES_NOT_FIT
+    descriptions = [r.description for r in placement.remedies]
+    assert any(d.startswith("fits with micro-batch") for d in descriptions)
+    assert "fits on middle" in descriptions
+    steps = placement.remedies[0]
+    assert steps.micro_batch_size * steps.accumulation_steps >= 1024
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.AMP_FP16])
+def test_lower_precision_is_a_remedy_for_full_precision_only(precision: Precision) -> None:
+    (placement,) = place(Fixed(), job(1024, precision), [target(5 << 30)])
+    offered = {r.precision for r in placement.remedies}
+    assert (Precision.AMP_BF16 in offered) == (precision is Precision.FP32)
