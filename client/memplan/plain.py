@@ -28,7 +28,7 @@ from memplan._schema import (
     schema_of,
 )
 
-__all__ = ["Expand", "did_you_mean", "from_dict", "nearest", "to_dict"]
+__all__ = ["Compact", "Expand", "did_you_mean", "from_dict", "nearest", "to_dict"]
 
 T = TypeVar("T")
 
@@ -36,11 +36,14 @@ Expand = Callable[[type[Any], Any], Any]
 """Rewrites data before it is read as the dataclass given, from a shorthand for instance. Raises
 ValueError, or WireError with paths relative to that data, where it is wrong."""
 
+Compact = Callable[[type[Any], Any], Any]
+"""Rewrites the data of the dataclass given, into a shorthand for instance."""
+
 _DURATION = re.compile(r"(-?)(\d+)(?:\.(\d{1,6}))?s")
 
 
-def to_dict(value: object, *, defaults: bool = True) -> dict[str, Any]:
-    """A dataclass of `memplan.types` as plain data.
+def to_dict(value: object, *, defaults: bool = True, compact: Compact | None = None) -> Any:
+    """A dataclass of `memplan.types` as plain data: a dict, or what `compact` makes of it.
 
     What is absent is left out: unset optional fields, unset members of a oneof, UNSPECIFIED. With
     `defaults=False` so is everything that equals its default, which makes a request short.
@@ -51,21 +54,21 @@ def to_dict(value: object, *, defaults: bool = True) -> dict[str, Any]:
         if item is None or (field.kind is Kind.ENUM and not field.enum_numbers.get(item, 1)):
             continue
         if defaults or field.optional or item != field.default():
-            data[field.name] = _field_to_plain(item, field, defaults)
-    return data
+            data[field.name] = _field_to_plain(item, field, defaults, compact)
+    return data if compact is None else compact(type(value), data)
 
 
-def _field_to_plain(item: Any, field: Field, defaults: bool) -> Any:
+def _field_to_plain(item: Any, field: Field, defaults: bool, compact: Compact | None) -> Any:
+    if field.kind is Kind.MESSAGE:
+        if field.repeated:
+            return [to_dict(element, defaults=defaults, compact=compact) for element in item]
+        return to_dict(item, defaults=defaults, compact=compact)
     if field.is_map:
         return dict(item)
-    if field.repeated:
-        return [_to_plain(element, field, defaults) for element in item]
-    return _to_plain(item, field, defaults)
+    return [_to_plain(e, field) for e in item] if field.repeated else _to_plain(item, field)
 
 
-def _to_plain(item: Any, field: Field, defaults: bool) -> Any:
-    if field.kind is Kind.MESSAGE:
-        return to_dict(item, defaults=defaults)
+def _to_plain(item: Any, field: Field) -> Any:
     if field.kind is Kind.ENUM:
         return item.value
     if field.kind is Kind.DURATION:

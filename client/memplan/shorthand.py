@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from memplan.plain import did_you_mean
@@ -104,7 +105,7 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no size such as 12GiB, 800MiB or a number of bytes")
-    return int(float(match[1]) * _UNITS[match[2].lower()]) if match[2] else int(float(match[1]))
+    return int(Fraction(match[1]) * _UNITS[(match[2] or "b").lower()])
 
 
 def parse_shape(text: str) -> list[int]:
@@ -120,9 +121,7 @@ def _expand_job(data: Any) -> Any:
     if not isinstance(data, Mapping):
         return data
     data = dict(data)
-    if "batch_size" in data:
-        if "micro_batch_size" in data:
-            raise ValueError("give only one of micro_batch_size, batch_size: they are the same")
+    if "batch_size" in data and "micro_batch_size" not in data:
         data["micro_batch_size"] = data.pop("batch_size")
     if isinstance(data.get("inputs"), str | Mapping):
         data["inputs"] = [data["inputs"]]
@@ -282,8 +281,8 @@ def _compact_layer(data: Any) -> Any:
     rest: Any = {key: value for key, value in fields.items() if key not in preset}
     if set(rest) == {value_field} and not isinstance(rest[value_field], Mapping):
         rest = rest[value_field]
-    if not rest and isinstance(rest, Mapping):
-        return alias if set(data) == {kind} else {**data, alias: {}}
+    if rest == {} and set(data) == {kind}:
+        return alias
     return {**{k: v for k, v in data.items() if k != kind}, alias: rest}
 
 

@@ -138,9 +138,7 @@ def test_pooling_and_normalisation_depend_on_their_type() -> None:
 
 def test_whole_numbers_of_a_configuration_become_integers() -> None:
     config = {"num_classes": 10.0, "rate": 0.5, "sizes": [1.0, {"deep": 2.0}], "on": True}
-    job = normalize(
-        replace(JOB, model=Model(catalog=CatalogModel(name="timm/a", config=config)))
-    )
+    job = normalize(replace(JOB, model=Model(catalog=CatalogModel(name="timm/a", config=config))))
     assert job.model.catalog is not None
     whole = job.model.catalog.config
     assert whole == config

@@ -246,9 +246,7 @@ WRONG = [
         f"{LAYERS}[0].convolution.groups",
     ),
     (
-        stack(
-            Layer(convolution=Convolution(out_channels=1, kernel_size=(2,), same_padding=True))
-        ),
+        stack(Layer(convolution=Convolution(out_channels=1, kernel_size=(2,), same_padding=True))),
         f"{LAYERS}[0].convolution.kernel_size",
     ),
     (

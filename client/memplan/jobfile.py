@@ -1,0 +1,94 @@
+"""Job files: a training job, and what to plan for it, as YAML or JSON.
+
+    request = load("job.yaml")              # -> PlanJobRequest
+    Path("job.yaml").write_text(dump(request))
+
+A file has the fields of `TrainingJob` at its top, and beside them those of a plan: `gpus`,
+`global_batch_size`, `data_parallel_size`, `headroom_fraction`.
+
+    model: torchvision/resnet50             # or {name: ..., config: {num_classes: 10}}
+    inputs: [3x224x224]                     # or [512:int64], [attention_mask=512:int64]
+    optimizer: adam                         # or {type: sgd, momentum: 0.9}
+    precision: amp-bf16
+    batch_size: 64                          # the same as micro_batch_size
+    gpus: [nvidia-t4, "nvidia-a100-40gb:32GiB"]
+    global_batch_size: 1024
+
+A model may be written down layer by layer:
+
+    model:
+      layers:
+        - flatten
+        - linear: 128
+        - relu
+        - conv: {out_channels: 32, kernel_size: 3}
+        - residual: [conv: {out_channels: 32, kernel_size: 3, padding: same}, relu]
+        - lstm: {hidden_size: 256, num_layers: 2}
+
+YAML's plain scalars are those of YAML 1.2, so `no` and `12:30` are text. All mistakes are reported at
+once, each with its path, as `JobFileError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from memplan.errors import JobFileError, Violation
+from memplan.plain import did_you_mean, from_dict, to_dict
+from memplan.shorthand import compact, expand
+from memplan.types import PlanJobRequest, TrainingJob
+from memplan.wire import WireError
+
+__all__ = ["dump", "load", "parse"]
+
+_LARGEST_FILE = 4 << 20
+_MOST_VALUES = 100_000
+"""Values after aliases are followed, so that a few lines cannot stand for billions."""
+_PLAN_FIELDS = tuple(f.name for f in fields(PlanJobRequest) if f.name != "job")
+_JOB_FIELDS = tuple(f.name for f in fields(TrainingJob))
+
+
+def load(path: str | Path) -> PlanJobRequest:
+    """The request in a file. Raises JobFileError for everything that is wrong with it."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise JobFileError(f"{path} cannot be read: {error.strerror}") from error
+    return parse(data, source=str(path))
+
+
+def parse(data: bytes | str, *, source: str = "the job file") -> PlanJobRequest:
+    """The request in the text of a job file; `source` is what messages call it."""
+    if len(data) > _LARGEST_FILE:
+        raise JobFileError(f"{source} is larger than {_LARGEST_FILE >> 20} MiB")
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise JobFileError(f"{source} is not UTF-8 text: byte {error.start} is wrong") from error
+    return _request(_read(text, source), source)
+
+
+def dump(request: PlanJobRequest, *, style: str = "yaml") -> str:
+    """The shortest job file for a request; `style` is `yaml` or `json`."""
+    data = to_dict(request, defaults=False, compact=compact)
+    data = {**data.pop("job", {}), **data}
+    if style == "json":
+        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    from memplan import _yaml
+
+    return _yaml.dump(data)
+
+
+def _read(text: str, source: str) -> Any:
+    """Plain data. What looks like JSON is tried as JSON first, of which YAML is not quite a superset."""
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text, object_pairs_hook=_unique)
+        except json.JSONDecodeError:
+            if source.endswith(".json"):
+                raise
