@@ -7,16 +7,19 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from dataclasses import is_dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
-import yaml
 
 import memplan
+from memplan import jobfile
 from memplan.cli import main
-from memplan.plain import from_dict
 from memplan_server.metrics import Metrics
 from memplan_server.settings import Settings
+from memplan_server.validation import check
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -92,9 +95,27 @@ def test_python_is_right(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_jobs_are_jobs(page: Path) -> None:
     for block in blocks(page, "yaml"):
-        data = yaml.safe_load(block)
-        if "model" in data:
-            from_dict(memplan.TrainingJob, data)
+        request = jobfile.parse(block, source=page.name)
+        check(request)
+
+
+def test_every_field_of_a_job_is_documented() -> None:
+    text = (ROOT / "docs" / "job-file.md").read_text()
+    page = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    words = set(re.findall(r"[\w-]+", " ".join(re.findall(r"`([^`]+)`", page))))
+    assert set(field_names(memplan.PlanJobRequest)) - {"job"} <= words
+
+
+def field_names(cls: type, seen: frozenset[type] = frozenset()) -> Iterator[str]:
+    """Names of the fields of a message and of those within it, and the words of its enums."""
+    if issubclass(cls, StrEnum):
+        yield from (str(member) for member in cls if member.name != "UNSPECIFIED")
+    elif is_dataclass(cls) and cls not in seen:
+        for name, hint in get_type_hints(cls).items():
+            yield name
+            for part in (hint, *get_args(hint)):
+                if isinstance(part, type):
+                    yield from field_names(part, seen | {cls})
 
 
 def test_every_setting_of_the_server_is_documented() -> None:

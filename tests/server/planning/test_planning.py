@@ -155,6 +155,6 @@ def test_remedies_name_what_would_fit() -> None:
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.AMP_FP16])
 def test_lower_precision_is_a_remedy_for_full_precision_only(precision: Precision) -> None:
-    (placement,) = place(Fixed(), job(1024, precision), [target(6 << 30)])
+    (placement,) = place(Fixed(), job(1024, precision), [target(7 << 30)])
     offered = {r.precision for r in placement.remedies}
     assert (Precision.AMP_BF16 in offered) == (precision is Precision.FP32)
