@@ -3,9 +3,10 @@
     load("precision: no")       # {"precision": "no"}, not {"precision": False}
     dump({"a": "1e-2"})         # "a: '1e-2'\n"
 
-In 1.1, `no` and `on` are truth values, `12:30` is 750, `010` is 8 and `1e-2` is text. Here, as in 1.2
-(core schema): only `true` and `false` are truth values, `1e-2` is a number, the others are text or
-decimal. A key given twice is an error. Both classes are PyYAML's safe ones: they make plain data only.
+In 1.1, `no` and `on` are truth values, `12:30` is 750, `010` is 8 and `1e-2` is text. Here, as in
+1.2 (core schema), only `true` and `false` are truth values, `1e-2` is a number, `010` is 10 and the
+rest is text. A key given twice is an error. Both classes are PyYAML's safe ones: they make plain
+data only.
 """
 
 from __future__ import annotations

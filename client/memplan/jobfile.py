@@ -25,8 +25,8 @@ A model may be written down layer by layer:
         - residual: [conv: {out_channels: 32, kernel_size: 3, padding: same}, relu]
         - lstm: {hidden_size: 256, num_layers: 2}
 
-YAML's plain scalars are those of YAML 1.2, so `no` and `12:30` are text. All mistakes are reported at
-once, each with its path, as `JobFileError`.
+YAML's plain scalars are those of YAML 1.2, so `no` and `12:30` are text. All mistakes are reported
+at once, each with its path, as `JobFileError`.
 """
 
 from __future__ import annotations
@@ -85,10 +85,81 @@ def dump(request: PlanJobRequest, *, style: str = "yaml") -> str:
 
 
 def _read(text: str, source: str) -> Any:
-    """Plain data. What looks like JSON is tried as JSON first, of which YAML is not quite a superset."""
+    """Plain data. What looks like JSON is tried as JSON first, of which YAML reads only most."""
     if text.lstrip().startswith("{"):
         try:
             return json.loads(text, object_pairs_hook=_unique)
-        except json.JSONDecodeError:
+        except json.JSONDecodeError as error:
             if source.endswith(".json"):
-                raise
+                raise JobFileError(f"{source} is no JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise JobFileError(f"{source} cannot be read: {error}") from error
+    import yaml
+
+    from memplan import _yaml
+
+    try:
+        return _yaml.load(text)
+    except yaml.YAMLError as error:
+        raise JobFileError(f"{source} is no YAML: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return data
+
+
+def _request(data: Any, source: str) -> PlanJobRequest:
+    if not isinstance(data, Mapping):
+        found = "is empty" if data is None else "has no fields at its top"
+        raise JobFileError(f"{source} {found}: it needs at least `model: NAME`")
+    if _count(data, _MOST_VALUES) > _MOST_VALUES:
+        raise JobFileError(f"{source} has more than {_MOST_VALUES:,} values")
+    known, violations = _known_fields(data)
+    plan = {name: known.pop(name) for name in _PLAN_FIELDS if name in known}
+    if isinstance(plan.get("gpus"), str | Mapping):
+        plan["gpus"] = [plan["gpus"]]
+    try:
+        request = from_dict(PlanJobRequest, {"job": known, **plan}, expand=expand)
+    except WireError as error:
+        violations += [Violation(f.removeprefix("job."), text) for f, text in error.violations]
+    if violations:
+        _fail(source, violations)
+    return request
+
+
+def _count(data: Any, budget: int) -> int:
+    """Values in `data`, or some number above `budget`."""
+    left, waiting = budget, [data]
+    while waiting and left >= 0:
+        item = waiting.pop()
+        left -= 1
+        if isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+    return budget - left
+
+
+def _known_fields(data: Mapping[Any, Any]) -> tuple[dict[str, Any], list[Violation]]:
+    """The fields that a job file may have at its top, and a violation for each of the others."""
+    names = (*_JOB_FIELDS, "batch_size", *_PLAN_FIELDS)
+    known = {key: value for key, value in data.items() if key in names}
+    violations = []
+    for key in data.keys() - known.keys():
+        hint = did_you_mean(key, names) or f"; one of {', '.join(names)}"
+        violations.append(Violation(str(key), f"unknown field{hint}"))
+    if "batch_size" in known and "micro_batch_size" in known:
+        del known["batch_size"]
+        violations.append(Violation("batch_size", "is the same as micro_batch_size: give one"))
+    return known, sorted(violations, key=lambda v: v.field)
+
+
+def _fail(source: str, violations: list[Violation]) -> NoReturn:
+    count = "a mistake" if len(violations) == 1 else f"{len(violations)} mistakes"
+    lines = "".join(f"\n  {violation}" for violation in violations)
+    raise JobFileError(f"{source} has {count}:{lines}", violations=violations)

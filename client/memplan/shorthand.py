@@ -17,6 +17,7 @@ from typing import Any
 
 from memplan.plain import did_you_mean
 from memplan.types import (
+    ActivationType,
     AllocatorSettings,
     Convolution,
     GpuTarget,
@@ -33,7 +34,15 @@ from memplan.types import (
 
 __all__ = ["compact", "expand", "parse_bytes", "parse_shape"]
 
-_UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_UNITS = {
+    "b": 1,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?b|b)?", re.IGNORECASE)
 _INPUT = re.compile(r"(?:(?P<name>[^=:]+)=)?(?P<shape>[^=:]*)(?::(?P<dtype>[^=:]+))?")
 
@@ -65,8 +74,9 @@ _KINDS: dict[str, tuple[str, dict[str, str], str]] = {
 }
 """Shorthand: kind of layer, the fields it stands for, and the field that a bare value is for."""
 
-for _name in "relu gelu silu tanh sigmoid leaky_relu elu mish hardswish softplus softmax".split():
-    _KINDS[_name] = ("activation", {"type": _name.replace("_", "-")}, "")
+for _activation in ActivationType:
+    if _activation is not ActivationType.UNSPECIFIED:
+        _KINDS[_activation.replace("-", "_")] = ("activation", {"type": _activation.value}, "")
 for _kind, _value_field in {
     "convolution": "out_channels",
     "transposed_convolution": "out_channels",
@@ -275,7 +285,11 @@ def _compact_layer(data: Any) -> Any:
         return data
     [kind] = kinds
     fields = data[kind]
-    options = [name for name, (of, preset, _) in _KINDS.items() if of == kind and preset.items() <= fields.items()]
+    options = [
+        name
+        for name, (of, preset, _) in _KINDS.items()
+        if of == kind and preset.items() <= fields.items()
+    ]
     alias = max(options, key=lambda name: len(_KINDS[name][1]))
     _, preset, value_field = _KINDS[alias]
     rest: Any = {key: value for key, value in fields.items() if key not in preset}
@@ -303,7 +317,13 @@ def _expand_dimensions(data: Any) -> Any:
 
 
 _DIMENSIONS = {
-    "kernel_size", "stride", "padding", "dilation", "output_padding", "output_size", "shape",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "output_padding",
+    "output_size",
+    "shape",
 }
 
 
