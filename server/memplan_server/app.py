@@ -23,7 +23,11 @@ from prometheus_client import start_http_server
 
 from memplan_server.core import Planner
 from memplan_server.gpus.catalog import GpuCatalog
-from memplan_server.interceptors import ErrorInterceptor, ObservingInterceptor
+from memplan_server.interceptors import (
+    ErrorInterceptor,
+    ObservingInterceptor,
+    StreamInterceptor,
+)
 from memplan_server.metrics import Metrics
 from memplan_server.names import ModelNames
 from memplan_server.service import SERVICE_NAME, PlannerService
@@ -39,6 +43,7 @@ log = logging.getLogger(__name__)
 
 SPARE_THREADS = 16
 """Threads beyond the calls that may be worked on at once: for kept answers, health, refusals."""
+STREAM_THREADS = 4
 CALLS_A_THREAD = 8
 """Calls that may wait for a thread, for each thread; gRPC itself refuses more."""
 LARGEST_RESPONSE = 64 << 20
@@ -120,7 +125,11 @@ def _grpc_server(
     threads = settings.max_concurrent_calls + SPARE_THREADS
     server = grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="memplan-call"),
-        interceptors=(ObservingInterceptor(metrics), ErrorInterceptor()),
+        interceptors=(
+            ObservingInterceptor(metrics),
+            ErrorInterceptor(),
+            StreamInterceptor(STREAM_THREADS),
+        ),
         maximum_concurrent_rpcs=threads * CALLS_A_THREAD,
         options=(
             ("grpc.max_receive_message_length", settings.max_request_size),

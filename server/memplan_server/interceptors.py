@@ -11,6 +11,8 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -31,7 +33,7 @@ from memplan_server.errors import (
 )
 from memplan_server.metrics import Metrics
 
-__all__ = ["ErrorInterceptor", "ObservingInterceptor"]
+__all__ = ["ErrorInterceptor", "ObservingInterceptor", "StreamInterceptor"]
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,23 @@ class _Interceptor:
     def wrap(self, method: str, behaviour: Behaviour) -> Behaviour:
         """What to call in place of `behaviour`."""
         raise NotImplementedError
+
+
+class StreamInterceptor:
+    """Gives streams from clients threads of their own: an open stream holds one for as long as the
+    client likes, and must not take it from calls. Those above `threads` wait."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="memplan-stream")
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        """The handler of a call (grpc.ServerInterceptor)."""
+        handler = continuation(details)
+        if handler is None or handler.stream_stream is None:
+            return handler
+        behaviour = partial(handler.stream_stream)
+        behaviour.experimental_thread_pool = self._pool  # type: ignore[attr-defined]
+        return handler._replace(stream_stream=behaviour)
 
 
 class ErrorInterceptor(_Interceptor):

@@ -27,7 +27,7 @@ def start(data_dir: Path) -> Iterator[Starter]:
                 "data_dir": data_dir,
                 "workers": 1,
                 "job_time_limit": 2.0,
-                "worker_memory_limit": 1 << 30,
+                "worker_memory_limit": 256 << 20,
             }
             server = serve(Settings(**(defaults | settings)), tasks_module="fake_tasks")
             stack.callback(server.stop)

@@ -1,7 +1,7 @@
 """A tasks module for workers that does on demand what models do by accident.
 
-The name of the job's model says what happens: `fake/hang`, `fake/kill`, ... Each trace leaves a file in
-the folder that FAKE_TASKS_LOG names, so that tests can count them.
+The name of the job's model says what happens: `fake/hang`, `fake/kill`, ... Each trace leaves a
+file in the folder that FAKE_TASKS_LOG names, so that tests can count them.
 """
 
 from __future__ import annotations

@@ -41,6 +41,11 @@ class Served:
         with urlopen(url) as answer:
             return str(answer.read().decode())
 
+    def metric(self, sample: str) -> float:
+        """The value of a sample as the text format names it; 0 where there is none yet."""
+        lines = (line.rpartition(" ") for line in self.metrics().splitlines())
+        return next((float(value) for name, _, value in lines if name == sample), 0.0)
+
     def call(self, method: str, request: object) -> Any:
         return getattr(self.stub, method)(request, timeout=SOON_S)
 

@@ -53,7 +53,8 @@ def test_the_default_targets_are_the_catalog(fake: Served) -> None:
     planned = fake.call("PlanJob", pb.PlanJobRequest(job=job("ok")))
     assert not planned.HasField("accumulation")
     names = [p.gpu.gpu_type for p in planned.placements]
-    assert "nvidia-t4" in names and not any("-mig-" in name for name in names)
+    assert "nvidia-t4" in names
+    assert not any("-mig-" in name for name in names)
     recommended = fake.call("RecommendBatchSize", pb.RecommendBatchSizeRequest(job=job("ok")))
     assert any("-mig-" in r.gpu.gpu_type for r in recommended.batch_sizes)
 
@@ -62,12 +63,12 @@ def test_kept_answers_equal_fresh_ones(start: Starter) -> None:
     first = start()
     fresh = first.call("PlanJob", plan())
     assert first.call("PlanJob", plan()) == fresh
-    assert 'cache="answer",result="hit"} 1.0' in first.metrics()
+    assert first.metric('memplan_cache_requests_total{cache="answer",result="hit"}') == 1
     first.server.stop()
     again = start()
     assert again.call("PlanJob", plan()) == fresh
-    assert 'cache="timeline_store",result="hit"} 1.0' in again.metrics()
-    assert 'memplan_workers{state="stopped"} 1.0' in again.metrics()  # none was needed
+    assert again.metric('memplan_cache_requests_total{cache="timeline_store",result="hit"}') > 0
+    assert again.metric('memplan_workers{state="stopped"}') == 1  # none was needed
 
 
 def test_all_violations_arrive(fake: Served) -> None:
@@ -173,7 +174,7 @@ def test_a_cancelled_call_stops_its_work(fake: Served) -> None:
     call.cancel()
     assert fake.call("EstimateMemory", estimate("attention"))
     assert time.monotonic() - started < 1.5
-    assert 'memplan_worker_ends_total{reason="cancelled"} 1.0' in fake.metrics()
+    assert fake.metric('memplan_worker_ends_total{reason="cancelled"}') == 1
 
 
 def test_equal_calls_share_the_work_and_one_leaving_does_not_stop_it(fake: Served) -> None:
@@ -183,7 +184,7 @@ def test_equal_calls_share_the_work_and_one_leaving_does_not_stop_it(fake: Serve
     time.sleep(0.2)
     leaving.cancel()
     assert staying.result().estimate.micro_batch_size == 2
-    assert "memplan_simulation_duration_seconds_count 3.0" in fake.metrics()  # names, ok, slow
+    assert fake.metric("memplan_simulation_duration_seconds_count") == 3  # names, ok, slow
 
 
 def test_too_many_calls_at_once_are_told_to_try_again(start: Starter) -> None:

