@@ -55,6 +55,8 @@ class Refused:
     """What the function raised for its user."""
 
     error: MemplanError
+    cause: str
+    """Traceback of the exception that it was raised from, for the log; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def perform(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome
     try:
         return Returned(function(*arguments))
     except MemplanError as error:
-        return Refused(error)
+        cause = error.__cause__
+        return Refused(error, "".join(traceback.format_exception(cause)) if cause else "")
     except MemoryError:
         return OutOfMemory()
     except Exception as error:

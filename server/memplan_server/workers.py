@@ -218,6 +218,8 @@ class _Seat(threading.Thread):
         if isinstance(outcome, Returned):
             return outcome.value
         if isinstance(outcome, Refused):
+            if outcome.cause:
+                log.info("a task was refused because of\n%s", outcome.cause)
             raise outcome.error
         if isinstance(outcome, OutOfMemory):
             self._discard("memory_limit")

@@ -91,7 +91,8 @@ def _misbehave(how: str) -> None:
     if how == "defect":
         raise RuntimeError("at /secret/place/model.py line 7")
     if how == "build-error":
-        raise InvalidJob(Violation("job.model", "The model cannot be built: no."))
+        reason = InvalidJob(Violation("job.model", "The model cannot be built: no."))
+        raise reason from ValueError("at /secret/place/model.py line 7")
 
 
 def _timeline(job: TrainingJob, capability: tuple[int, int], name: str) -> Timeline:

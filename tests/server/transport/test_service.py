@@ -110,10 +110,13 @@ def test_unknown_names_come_with_the_nearest(fake: Served) -> None:
     assert "fake/attention" in refusal.message
 
 
-def test_a_job_the_model_refuses(fake: Served) -> None:
-    refusal = fake.refusal("EstimateMemory", estimate("build-error"))
+def test_a_job_the_model_refuses(fake: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        refusal = fake.refusal("EstimateMemory", estimate("build-error"))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.fields == {"job.model"}
+    assert not PATHS_AND_TRACES.search(refusal.message + str(refusal.details))
+    assert "/secret/place/model.py" in caplog.text
 
 
 @pytest.mark.parametrize(
