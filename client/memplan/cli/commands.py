@@ -1,0 +1,322 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from memplan import jobfile
+from memplan.cli import exits
+from memplan.cli.options import (
+    format_option,
+    gpu_options,
+    job_options,
+    plan_options,
+    server_options,
+)
+from memplan.cli.output import emit, waiting, write
+from memplan.cli.report import report
+from memplan.cli.request import Given, assemble
+from memplan.client import Client
+from memplan.errors import MemplanError
+from memplan.types import GpuTarget
+from memplan.wire import to_dict
+
+__all__ = ["cli"]
+
+_PACKAGES = ("memplan", "grpcio", "protobuf", "torch", "torchvision", "timm", "transformers")
+
+
+class _Group(click.Group):
+    """Turns every error into a few lines on stderr and an exit code, never a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """As in click; always exits."""
+        streams: list[Any] = [sys.stdout, sys.stderr]
+        for stream in streams:
+            with suppress(AttributeError):
+                stream.reconfigure(errors="replace")
+        sys.exit(self._run(*args, **{**kwargs, "standalone_mode": False}))
+
+    def _run(self, *args: Any, **kwargs: Any) -> int:
+        try:
+            code: int | None = super().main(*args, **kwargs)
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("memplan: interrupted", err=True)
+            return exits.INTERRUPTED
+        except Exception as error:
+            if os.environ.get("MEMPLAN_TRACEBACK"):
+                raise
+            click.echo(f"memplan: a defect: {type(error).__name__}: {error}", err=True)
+            click.echo("  Set MEMPLAN_TRACEBACK=1 to see where, and report it.", err=True)
+            return exits.FAILURE
+        return code or 0
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=exits.HELP
+)
+def cli() -> None:
+    """How much GPU memory a training job takes, where it fits, and how to make it fit.
+
+    The job is described, not run: no GPU and no data are needed. Results go to stdout and nothing
+    else does. `memplan plan --help` explains the options that describe a job.
+    """
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _terminated)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave through the context managers, so that an embedded server takes its workers along."""
+    sys.exit(128 + number)
+
+
+@cli.command(epilog=exits.HELP)
+@job_options
+@gpu_options
+@plan_options
+@format_option
+@server_options
+def plan(**options: Any) -> int:
+    """Everything about a job: memory, placement, batch sizes and accumulation.
+
+    \b
+    memplan plan torchvision/resnet50 --input 3x224x224 --batch-size 64 \\
+        --optimizer adam --gpu nvidia-t4 --global-batch-size 1024
+    memplan plan -f job.yaml --format json
+
+    Without --gpu it is about every GPU type of the catalog. The estimate and the accumulation plan
+    are for the first one.
+    """
+
+    def ask(client: Client, given: Given) -> int:
+        request = given.request
+        with waiting("planning"):
+            answer = client.plan_job(
+                request.job,
+                request.gpus,
+                global_batch_size=request.global_batch_size,
+                data_parallel_size=request.data_parallel_size,
+                headroom_fraction=request.headroom_fraction,
+            )
+        data = to_dict(answer)
+        data.setdefault("accumulation", None)
+        _show(options, given, data, lambda text, width: text.plan(answer, width))
+        return exits.for_placements(answer.placements)
+
+    return _answer(options, ask)
+
+
+@cli.command(epilog=exits.HELP)
+@job_options
+@gpu_options
+@format_option
+@server_options
+def estimate(**options: Any) -> int:
+    """The memory a job takes on one GPU type.
+
+    \b
+    memplan estimate transformers/bert --input 512:int64 --batch-size 8 \\
+        --optimizer adamw --precision amp-bf16 --gpu nvidia-t4
+
+    Exits with 0 when there is an answer; `memplan plan` says whether it fits.
+    """
+
+    def ask(client: Client, given: Given) -> int:
+        gpu = _one_gpu(given) or GpuTarget()
+        if gpu.free_bytes is not None:
+            raise click.UsageError("An estimate does not depend on free memory: see memplan plan.")
+        with waiting("estimating"):
+            answer = client.estimate_memory(given.request.job, gpu_type=gpu.gpu_type)
+        _show(options, given, to_dict(answer), lambda text, width: text.estimate(answer, width))
+        return exits.FITS
+
+    return _answer(options, ask)
+
+
+@cli.command("batch-size", epilog=exits.HELP)
+@job_options
+@gpu_options
+@click.option("--multiple-of", type=int, metavar="N", help="Round down to a multiple. Default: 8.")
+@click.option("--max-batch-size", type=int, metavar="N", help="No batch above this.")
+@format_option
+@server_options
+def batch_size(**options: Any) -> int:
+    """The largest and the recommended batch for each GPU.
+
+    \b
+    memplan batch-size timm/vit_base_patch16_224 --precision amp-bf16 --gpu nvidia-l4
+
+    Without --gpu it is about every GPU type of the catalog.
+    """
+
+    def ask(client: Client, given: Given) -> int:
+        with waiting("searching"):
+            answers = client.recommend_batch_size(
+                given.request.job,
+                given.request.gpus,
+                headroom_fraction=given.request.headroom_fraction,
+                multiple_of=options["multiple_of"] or 0,
+                max_batch_size=options["max_batch_size"] or 0,
+            )
+        data = {"batch_sizes": [to_dict(answer) for answer in answers]}
+        _show(options, given, data, lambda text, width: text.batch_sizes(answers, width))
+        return exits.for_batch_sizes(answers)
+
+    return _answer(options, ask)
+
+
+@cli.command(epilog=exits.HELP)
+@job_options
+@gpu_options
+@plan_options
+@format_option
+@server_options
+def accumulate(**options: Any) -> int:
+    """Micro-batch size and accumulation steps that reach a global batch on one GPU type.
+
+    \b
+    memplan accumulate torchvision/resnet50 --gpu nvidia-t4 --global-batch-size 1024
+
+    A --batch-size is the largest micro-batch that may be used.
+    """
+
+    def ask(client: Client, given: Given) -> int:
+        gpu = _one_gpu(given)
+        if gpu is None:
+            raise click.UsageError("Missing option '--gpu'.")
+        request = given.request
+        with waiting("planning"):
+            answer = client.plan_accumulation(
+                request.job,
+                gpu,
+                global_batch_size=request.global_batch_size,
+                data_parallel_size=request.data_parallel_size,
+                headroom_fraction=request.headroom_fraction,
+            )
+        _show(options, given, to_dict(answer), lambda text, width: text.accumulation(answer))
+        return exits.FITS if answer.feasible else exits.DOES_NOT_FIT
+
+    return _answer(options, ask)
+
+
+@cli.command()
+@click.argument("search", default="")
+@format_option
+@server_options
+def gpus(search: str, **options: Any) -> int:
+    """The GPU catalog; SEARCH is part of a name or alias."""
+
+    def ask(client: Client) -> int:
+        found = list(client.list_gpu_types(search))
+        data = {"gpu_types": [to_dict(gpu) for gpu in found]}
+        emit(options["style"], data, lambda width: _text().gpu_types(found, width))
+        return exits.FITS
+
+    return _call(options, ask)
+
+
+@cli.command()
+@click.argument("search", default="")
+@format_option
+@server_options
+def models(search: str, **options: Any) -> int:
+    """The models that can be named, one a line; SEARCH is part of a name."""
+
+    def ask(client: Client) -> int:
+        with waiting("listing"):
+            found = list(client.list_models(search, page_size=1000))
+        if options["style"] == "text":
+            write("".join(f"{model.name}\n" for model in found))
+        else:
+            data = {"models": [to_dict(model) for model in found]}
+            emit(options["style"], data, lambda width: None)
+        return exits.FITS
+
+    return _call(options, ask)
+
+
+@cli.command("version")
+@format_option
+def show_version(style: str) -> int:
+    """The versions of memplan and of the libraries that its answers depend on."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    if style == "text":
+        write(
+            "".join(
+                f"{name} {found[name]}\n"
+                for name in ["memplan", *sorted(found.keys() - {"memplan"})]
+            )
+        )
+    else:
+        emit(style, found, lambda width: None)
+    return exits.FITS
+
+
+def _answer(options: dict[str, Any], ask: Callable[[Client, Given], int]) -> int:
+    """Make the request; print it for --dry-run, else let `ask` answer it. Returns the exit code."""
+    try:
+        given = assemble(options)
+    except MemplanError as error:
+        report(error, str, options)
+        return exits.for_error(error)
+    if options["dry_run"]:
+        write(jobfile.dump(given.request, style="json" if options["style"] == "json" else "yaml"))
+        return exits.FITS
+    return _call(options, lambda client: ask(client, given), given)
+
+
+def _call(options: dict[str, Any], ask: Callable[[Client], int], given: Given | None = None) -> int:
+    from memplan.cli.server import connected
+
+    try:
+        with connected(options) as client:
+            return ask(client)
+    except MemplanError as error:
+        report(error, given.name_of if given else _option_name, options)
+        return exits.for_error(error)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _option_name(path: str) -> str:
+    return {"filter": "SEARCH"}.get(path, path)
+
+
+def _one_gpu(given: Given) -> GpuTarget | None:
+    if len(given.request.gpus) > 1:
+        raise click.UsageError("This command is about one GPU type: give --gpu once.")
+    return given.request.gpus[0] if given.request.gpus else None
+
+
+def _show(
+    options: dict[str, Any], given: Given, data: Any, render: Callable[[Any, int], Any]
+) -> None:
+    def with_title(width: int) -> Any:
+        from rich.console import Group
+
+        text = _text()
+        return Group(text.job_title(given.request.job), render(text, width))
+
+    emit(options["style"], data, with_title)
+
+
+def _text() -> Any:
+    """The module that renders text: rich is imported when it is needed."""
+    from memplan.cli import text
+
+    return text

@@ -1,0 +1,223 @@
+"""Options of the commands: what they are called, take and mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from memplan.plain import did_you_mean
+from memplan.shorthand import expand
+from memplan.types import (
+    AllocatorSettings,
+    GpuTarget,
+    GradientClipping,
+    InputTensor,
+    Loss,
+    MemoryFormat,
+    OptimizerImplementation,
+    OptimizerType,
+    Precision,
+    ZeroGrad,
+)
+from memplan.wire import WireError, from_dict
+
+__all__ = ["format_option", "gpu_options", "job_options", "plan_options", "server_options"]
+
+C = TypeVar("C", bound=Callable[..., Any])
+Decorator = Callable[[C], C]
+
+
+class Shorthand(click.ParamType):  # type: ignore[type-arg]  # generic in later versions
+    """A value in the same short form as in a job file."""
+
+    def __init__(self, cls: type[Any], name: str) -> None:
+        self.cls, self.name = cls, name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An instance of the dataclass."""
+        if isinstance(value, self.cls):
+            return value
+        try:
+            return from_dict(self.cls, value, expand=expand)
+        except WireError as error:
+            self.fail("; ".join(text for _, text in error.violations), param, ctx)
+
+
+class Member(click.ParamType):  # type: ignore[type-arg]
+    """A member of an enum, by its text in any case, with `-` or `_`."""
+
+    name = "NAME"
+
+    def __init__(self, enum: type[StrEnum]) -> None:
+        self.enum = enum
+        self.choices = [m.value for m in enum if m.name != "UNSPECIFIED"]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The member."""
+        text = str(value).lower().replace("_", "-")
+        if text not in self.choices:
+            hint = did_you_mean(text, self.choices)
+            self.fail(f"there is no {value!r}{hint}; one of {', '.join(self.choices)}", param, ctx)
+        return self.enum(text)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The members that begin with what is typed."""
+        return [CompletionItem(c) for c in self.choices if c.startswith(incomplete)]
+
+
+class KeyValue(click.ParamType):  # type: ignore[type-arg]
+    """KEY=VALUE, the value as in YAML."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A pair of the key and plain data."""
+        import yaml
+
+        from memplan import _yaml
+
+        key, equals, text = str(value).partition("=")
+        if not equals or not key:
+            self.fail(f"{value!r} is not KEY=VALUE, as in num_classes=10", param, ctx)
+        try:
+            return key, _yaml.load(text)
+        except yaml.YAMLError:
+            self.fail(f"the value of {key} is no YAML: {text!r}", param, ctx)
+
+
+def _flag(name: str, text: str) -> Decorator[Any]:
+    return click.option(f"--{name}/--no-{name}", default=None, help=text)
+
+
+def _member(name: str, enum: type[StrEnum], text: str) -> Decorator[Any]:
+    return click.option(f"--{name}", type=Member(enum), help=text)
+
+
+def _choices(enum: type[StrEnum]) -> str:
+    return ", ".join(m.value for m in enum if m.name != "UNSPECIFIED")
+
+
+def _number(name: str, kind: type[Any], metavar: str, text: str) -> Decorator[Any]:
+    return click.option(f"--{name}", type=kind, metavar=metavar, help=text)
+
+
+_JOB: list[Decorator[Any]] = [
+    click.argument("model", required=False),
+    click.option(
+        "-f",
+        "--file",
+        type=click.Path(dir_okay=False, allow_dash=True),
+        help="Job file, YAML or JSON; `-` reads it from stdin. Options override what it says.",
+    ),
+    click.option(
+        "--input",
+        "inputs",
+        type=Shorthand(InputTensor, "SHAPE"),
+        multiple=True,
+        help="One sample of an input: 3x224x224, 512:int64, attention_mask=512:int64. Repeatable.",
+    ),
+    _number("batch-size", int, "N", "Samples in one forward and backward pass on one GPU."),
+    _member("precision", Precision, f"{_choices(Precision)}. Default: fp32."),
+    _member("loss", Loss, f"{_choices(Loss)}."),
+    _member("optimizer", OptimizerType, f"{_choices(OptimizerType)}. Default: sgd."),
+    _member(
+        "optimizer-implementation",
+        OptimizerImplementation,
+        f"{_choices(OptimizerImplementation)}. Default: what torch.optim picks on CUDA.",
+    ),
+    _number("momentum", float, "X", "Momentum of sgd and rmsprop. Default: 0."),
+    _flag("nesterov", "Nesterov momentum (sgd)."),
+    _flag("amsgrad", "Keep the maximum of the second moment (adam, adamw)."),
+    _flag("centered", "Centered rmsprop."),
+    _number("weight-decay", float, "X", "Default: the optimizer's own."),
+    _number("state-count", int, "N", "Tensors that a custom optimizer keeps for each parameter."),
+    _member("memory-format", MemoryFormat, f"{_choices(MemoryFormat)}. Default: contiguous."),
+    _member("zero-grad", ZeroGrad, f"{_choices(ZeroGrad)}. Default: before-forward."),
+    _member("clip-gradients", GradientClipping, f"{_choices(GradientClipping)}. Default: none."),
+    _number("accumulation-steps", int, "N", "Passes before each optimizer step. Default: 1."),
+    click.option(
+        "--allocator-conf",
+        type=Shorthand(AllocatorSettings, "SETTINGS"),
+        help="As PYTORCH_CUDA_ALLOC_CONF: expandable_segments:True,max_split_size_mb:128.",
+    ),
+    click.option(
+        "--model-config",
+        type=KeyValue(),
+        multiple=True,
+        help="Constructor option of the model: num_classes=10. Repeatable.",
+    ),
+    click.option("--task", metavar="NAME", help="Task head of a transformers model: masked-lm."),
+    click.option("--dry-run", is_flag=True, help="Print the job file for this and do nothing."),
+]
+
+_GPU = click.option(
+    "--gpu",
+    "gpus",
+    type=Shorthand(GpuTarget, "NAME[:FREE]"),
+    multiple=True,
+    help="GPU type, with the memory free on it where that is not all: nvidia-t4:12GiB. Repeatable.",
+)
+_HEADROOM = _number(
+    "headroom", float, "FRACTION", "Share of the memory to leave free, 0 to 0.9. Default: 0.05."
+)
+_PLAN: list[Decorator[Any]] = [
+    _number("global-batch-size", int, "N", "Samples per optimizer step over all ranks."),
+    _number("data-parallel-size", int, "N", "Ranks. Default: 1."),
+]
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_SERVER: list[Decorator[Any]] = [
+    click.option(
+        "--server",
+        envvar="MEMPLAN_SERVER",
+        metavar="HOST:PORT",
+        show_envvar=True,
+        help="Server to ask. Default: one started for this command, in this environment.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=120.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Longest time to wait for the answer.",
+    ),
+    click.option("--tls", is_flag=True, help="Encrypt the connection to --server."),
+    click.option("--tls-ca", type=_FILE, help="Authorities to trust, PEM. Implies --tls."),
+    click.option("--tls-cert", type=_FILE, help="Client certificate, PEM. Implies --tls."),
+    click.option("--tls-key", type=_FILE, help="Key of --tls-cert, PEM."),
+]
+
+
+def _all(decorators: list[Decorator[Any]]) -> Decorator[Any]:
+    def decorate(command: Any) -> Any:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+job_options = _all(_JOB)
+"""The job: a model and everything about its training."""
+gpu_options = _all([_GPU, _HEADROOM])
+"""The GPUs asked about."""
+plan_options = _all(_PLAN)
+"""The global batch."""
+server_options = _all(_SERVER)
+"""Whom to ask."""
+format_option = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "yaml"]),
+    default="text",
+    show_default=True,
+    help="How to print the answer.",
+)

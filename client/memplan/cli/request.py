@@ -1,0 +1,138 @@
+"""From options and a job file to one request, remembering which option set which field."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import click
+
+from memplan import jobfile
+from memplan.types import CatalogModel, Model, Optimizer, PlanJobRequest
+
+__all__ = ["Given", "assemble"]
+
+_FIELDS = {
+    "model": "job.model",
+    "inputs": "job.inputs",
+    "batch_size": "job.micro_batch_size",
+    "precision": "job.precision",
+    "loss": "job.loss",
+    "optimizer": "job.optimizer.type",
+    "optimizer_implementation": "job.optimizer.implementation",
+    "momentum": "job.optimizer.momentum",
+    "nesterov": "job.optimizer.nesterov",
+    "amsgrad": "job.optimizer.amsgrad",
+    "centered": "job.optimizer.centered",
+    "weight_decay": "job.optimizer.weight_decay",
+    "state_count": "job.optimizer.state_count",
+    "memory_format": "job.memory_format",
+    "zero_grad": "job.loop.zero_grad",
+    "clip_gradients": "job.loop.gradient_clipping",
+    "accumulation_steps": "job.loop.accumulation_steps",
+    "allocator_conf": "job.allocator",
+    "model_config": "job.model.catalog.config",
+    "task": "job.model.catalog.task",
+    "gpus": "gpus",
+    "headroom": "headroom_fraction",
+    "global_batch_size": "global_batch_size",
+    "data_parallel_size": "data_parallel_size",
+}
+"""Field of the request that each option sets, in the order in which they are applied."""
+
+_FLAGS = {"model": "MODEL", "inputs": "--input", "gpus": "--gpu"}
+"""What an option is called where that is not its name."""
+
+_SAME = {"gpu_type": "gpus", "gpu": "gpus"}
+"""Fields of other requests that are made from a field of this one."""
+
+_NOT_IN_FILES = {"multiple_of": "--multiple-of", "max_batch_size": "--max-batch-size"}
+"""Fields of other requests that only an option sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What was asked for, and where it stands."""
+
+    request: PlanJobRequest
+    source: str = ""
+    """The job file; empty without one."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """Field path: option that set it."""
+
+    def name_of(self, path: str) -> str:
+        """What the user calls a field: the option that set or could set it, or its job file path.
+
+        given.name_of("job.inputs[0].shape[1]")     # "--input"
+        """
+        root = path.partition(".")[0]
+        path = _SAME.get(root, root) + path.removeprefix(root)
+        in_file = path.removeprefix("job.")
+        by_option = _innermost(path, self.flags) or _NOT_IN_FILES.get(path, "")
+        if by_option or self.source:
+            return by_option or f"{self.source}: {in_file}"
+        return _innermost(path, _FLAG_OF) or in_file
+
+
+def _flag(option: str) -> str:
+    return _FLAGS.get(option, "--" + option.replace("_", "-"))
+
+
+_FLAG_OF = {path: _flag(option) for option, path in _FIELDS.items()}
+
+
+def _innermost(path: str, known: Mapping[str, str]) -> str:
+    """The entry of `known` for the field at `path` or the nearest one around it; else empty."""
+    while path and path not in known:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return known.get(path, "")
+
+
+def assemble(options: Mapping[str, Any]) -> Given:
+    """The request that the options describe, over the job file where one is named.
+
+    Raises JobFileError for the file and click.UsageError when no model is named.
+    """
+    path = options.get("file")
+    request = _read(path) if path else PlanJobRequest()
+    flags: dict[str, str] = {}
+    for option, at in _FIELDS.items():
+        value = options.get(option)
+        if value is None or value == ():
+            continue
+        flags[at] = _flag(option)
+        request = _apply(request, option, at, value)
+    if request.job.model == Model():
+        raise click.UsageError(
+            "No model. Name one (`memplan models` lists them) or give a job file with -f."
+        )
+    return Given(request=request, source=path or "", flags=flags)
+
+
+def _read(path: str) -> PlanJobRequest:
+    if path == "-":
+        return jobfile.parse(sys.stdin.buffer.read(), source="stdin")
+    return jobfile.load(path)
+
+
+def _apply(request: PlanJobRequest, option: str, path: str, value: Any) -> PlanJobRequest:
+    if option == "model":
+        value = Model(catalog=CatalogModel(name=value))
+    elif option == "optimizer":  # another class: the options of the file's are not meant for it
+        path, value = "job.optimizer", Optimizer(type=value)
+    elif option in ("model_config", "task"):
+        catalog = request.job.model.catalog
+        if catalog is None:
+            raise click.UsageError(f"{_flag(option)} needs a model with a name.")
+        if option == "model_config":
+            value = {**catalog.config, **dict(value)}
+    updated: PlanJobRequest = _replaced(request, path.split("."), value)
+    return updated
+
+
+def _replaced(instance: Any, path: list[str], value: Any) -> Any:
+    name, *rest = path
+    inner = _replaced(getattr(instance, name), rest, value) if rest else value
+    return replace(instance, **{name: inner})

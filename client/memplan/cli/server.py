@@ -1,0 +1,82 @@
+"""Whom the commands ask: the server named, or one started for the command."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from memplan.client import Client
+from memplan.errors import UnavailableError
+
+__all__ = ["connected"]
+
+_SETTINGS = ("data_dir", "workers", "worker_memory_limit", "job_time_limit", "store_size")
+"""Settings of the server that the embedded one takes from its environment variables."""
+_LOG_BYTES = 1 << 20
+
+
+@contextmanager
+def connected(options: Mapping[str, Any]) -> Iterator[Client]:
+    """A client of --server, or of an embedded server that ends with the block.
+
+    Raises UnavailableError where no server is named and none can be started.
+    """
+    files = {
+        "root_certificates": options["tls_ca"],
+        "client_certificate": options["tls_cert"],
+        "client_key": options["tls_key"],
+    }
+    with ExitStack() as stack:
+        if options["server"]:
+            client = Client(
+                options["server"], timeout=options["timeout"], tls=options["tls"], **files
+            )
+        else:
+            port = stack.enter_context(_embedded())
+            client = Client(
+                f"127.0.0.1:{port}",
+                timeout=options["timeout"],
+                options=[("grpc.enable_http_proxy", 0)],
+            )
+        yield stack.enter_context(client)
+
+
+@contextmanager
+def _embedded() -> Iterator[int]:
+    """The port of a server in this process, on the loopback address only."""
+    try:
+        from memplan_server.app import serve
+        from memplan_server.settings import Settings
+    except ModuleNotFoundError as error:
+        raise UnavailableError(
+            f"There is no server here: {error.name} is not installed. Run "
+            "`pip install 'memplan[server,models]'`, or name a server with --server."
+        ) from error
+    variables = {f"MEMPLAN_{name.upper()}" for name in _SETTINGS}
+    environment = {name: value for name, value in os.environ.items() if name in variables}
+    try:
+        settings = Settings.parse(["--listen", "127.0.0.1:0"], environment)
+        _log_to_file(settings.data_dir)
+        server = serve(settings)
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"The embedded server cannot start: {error}") from error
+    try:
+        yield server.port
+    finally:
+        server.stop(0)
+
+
+def _log_to_file(directory: Path) -> None:
+    """Send the embedded server's log to a file: stderr is the command's own."""
+    log = logging.getLogger("memplan_server")
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "embedded.log"
+    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    log.addHandler(handler)
+    log.propagate = False
