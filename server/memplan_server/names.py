@@ -20,6 +20,9 @@ __all__ = ["ModelNames"]
 
 Names = tuple[str, ...]
 
+TIME_LIMIT_S = 120.0
+"""Long enough to import every model library from a cold disk."""
+
 
 class ModelNames:
     """Names `library/model`, sorted. Safe to use from several threads."""
@@ -47,7 +50,7 @@ class ModelNames:
         return tuple(json.loads(data)) if data is not None else ()
 
     def _ask(self) -> Flight[Names]:
-        work = self._workers.submit("list_models")
+        work = self._workers.submit("list_models", time_limit_s=TIME_LIMIT_S)
         return Flight(then(work.future, self._keep), work.cancel)
 
     def _keep(self, names: Names) -> Names:

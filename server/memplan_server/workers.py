@@ -54,8 +54,9 @@ class _OutOfMemory(LimitExceeded):
 class Work:
     """A task that was submitted."""
 
-    def __init__(self, workers: Workers, task: Task) -> None:
+    def __init__(self, workers: Workers, task: Task, time_limit_s: float) -> None:
         self.task = task
+        self.time_limit_s = time_limit_s
         self.future: Future[Any] = Future()
         self.cancelled = False
         self._workers = workers
@@ -92,9 +93,12 @@ class Workers:
         for seat in self._seats:
             seat.start()
 
-    def submit(self, function: str, *arguments: Any) -> Work:
-        """Have `function` of the tasks module called as soon as a worker is free."""
-        work = Work(self, Task(function, arguments))
+    def submit(self, function: str, *arguments: Any, time_limit_s: float | None = None) -> Work:
+        """Have `function` of the tasks module called as soon as a worker is free.
+
+        `time_limit_s` is for a task that is no job; by default it has as long as a job.
+        """
+        work = Work(self, Task(function, arguments), time_limit_s or self.time_limit_s)
         with self._lock:
             if self._stopped:
                 work.future.set_exception(Cancelled("The server stops."))
@@ -198,12 +202,12 @@ class _Seat(threading.Thread):
         self._enter("busy")
         started = time.monotonic()
         try:
-            outcome = process.perform(work.task, self._workers.time_limit_s)
+            outcome = process.perform(work.task, work.time_limit_s)
         except TimeoutError:
             self._discard("time_limit")
-            limit = self._workers.time_limit_s
+            limit = f"{work.time_limit_s:g} s"
             raise TimeLimitExceeded(
-                f"The simulation of this job was not done in the server's limit of {limit:g} s."
+                f"The simulation of this job was not done in the server's limit of {limit}."
             ) from None
         except (EOFError, OSError):
             raise self._lost(work, process) from None
