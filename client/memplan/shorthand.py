@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from memplan._schema import schema_of
 from memplan.plain import did_you_mean
 from memplan.types import (
     ActivationType,
@@ -77,6 +78,7 @@ _KINDS: dict[str, tuple[str, dict[str, str], str]] = {
 for _activation in ActivationType:
     if _activation is not ActivationType.UNSPECIFIED:
         _KINDS[_activation.replace("-", "_")] = ("activation", {"type": _activation.value}, "")
+_SHORT_NAMES = tuple(_KINDS)
 for _kind, _value_field in {
     "convolution": "out_channels",
     "transposed_convolution": "out_channels",
@@ -249,21 +251,24 @@ def _expand_layer(data: Any) -> Any:
         if key in ("name", "repeat"):
             layer[key] = value
             continue
-        kind, preset, value_field = _kind_of(key)
+        name = str(key).replace("-", "_")
+        if name not in _KINDS:
+            raise ValueError(_no_kind(key, data))
+        kind, preset, value_field = _KINDS[name]
         if kind in layer:
             raise ValueError(f"has more than one {kind}")
-        layer[kind] = _kind_data(key, value, preset, value_field)
+        layer[kind] = _kind_data(name, value, preset, value_field)
     return layer
 
 
-def _kind_of(key: object) -> tuple[str, dict[str, str], str]:
-    found = _KINDS.get(str(key).replace("-", "_"))
-    if found is None:
-        names = [*_KINDS, "name", "repeat"]
-        raise ValueError(
-            f"{key!r} is no kind of layer{did_you_mean(key, names)}; one of {', '.join(_KINDS)}"
-        )
-    return found
+def _no_kind(key: object, data: Mapping[Any, Any]) -> str:
+    for other in map(str, data):
+        kind, _, value_field = _KINDS.get(other, ("", {}, ""))
+        if kind and key in schema_of(schema_of(Layer).by_name[kind].type).by_name:
+            first = f"{value_field}: ..., " if value_field else ""
+            return f"{key} belongs inside {other}: write `{other}: {{{first}{key}: ...}}`"
+    hint = did_you_mean(key, [*_KINDS, "name", "repeat"])
+    return f"{key!r} is no kind of layer{hint or '; one of ' + ', '.join(_SHORT_NAMES)}"
 
 
 def _kind_data(key: str, value: Any, preset: Mapping[str, str], value_field: str) -> Any:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Entry point of the `memplan` script; exits with a code of `memplan.cli.exits`."""
-    try:
-        from memplan.cli.commands import cli
-    except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich", "yaml"):
-            raise
-        sys.exit(f"memplan: {error.name} is not installed. Run: pip install 'memplan[cli]'")
+    missing = [name for name in ("click", "rich", "yaml") if find_spec(name) is None]
+    if missing:
+        sys.exit(f"memplan: {missing[0]} is not installed. Run: pip install 'memplan[cli]'")
+    from memplan.cli.commands import cli
+
     cli()

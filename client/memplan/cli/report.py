@@ -24,7 +24,7 @@ __all__ = ["report"]
 
 def report(error: MemplanError, name_of: Callable[[str], str], options: dict[str, Any]) -> None:
     """Print the error. `name_of` says what the user calls a field of the request."""
-    click.echo(f"memplan: {_headline(error)}", err=True)
+    click.echo(f"memplan: {_headline(error, options)}", err=True)
     if isinstance(error, InvalidRequestError):
         for violation in error.violations:
             named = violation.field
@@ -37,12 +37,16 @@ def report(error: MemplanError, name_of: Callable[[str], str], options: dict[str
         click.echo(f"  {line}", err=True)
 
 
-def _headline(error: MemplanError) -> str:
+def _headline(error: MemplanError, options: dict[str, Any]) -> str:
+    if isinstance(error, JobFileError):
+        return error.message.partition("\n")[0]
     if isinstance(error, InvalidRequestError) and error.violations:
-        if isinstance(error, JobFileError):
-            return error.message.partition("\n")[0]
         count = len(error.violations)
         return f"the request has {'a mistake' if count == 1 else f'{count} mistakes'}:"
+    if isinstance(error, UnavailableError) and options.get("server"):
+        return f"the server at {options['server']} cannot be reached: {error.message}"
+    if isinstance(error, DeadlineExceededError) and error.message == "Deadline Exceeded":
+        return f"there is no answer after {options['timeout']:g} seconds."  # gRPC's own words
     return error.message
 
 
@@ -51,14 +55,15 @@ def _remedies(error: MemplanError, options: dict[str, Any]) -> list[str]:
         listing = "memplan gpus" if "GPU" in error.kind else "memplan models"
         return [f"`{listing} SEARCH` lists what can be named."]
     if isinstance(error, DeadlineExceededError):
-        return [f"--timeout gives more time than {options.get('timeout', 0):g} seconds."]
+        return ["--timeout SECONDS waits longer."]
     if isinstance(error, LimitExceededError) and error.retry_after is not None:
         return [f"Try again in {error.retry_after:g} seconds."]
     if isinstance(error, UnavailableError) and options.get("server"):
-        named = "MEMPLAN_SERVER" if os.environ.get("MEMPLAN_SERVER") else "--server"
+        from_environment = os.environ.get("MEMPLAN_SERVER") == options["server"]
+        named = "MEMPLAN_SERVER" if from_environment else "--server"
         return [
-            f"No server answers at {options['server']} (from {named}). Start one with "
-            "`memplan-server`, or name none: then one is started for the command."
+            f"Start one there with `memplan-server`, or leave {named} out: then the command starts "
+            "one for itself."
         ]
     if isinstance(error, ServerError) and error.incident_id and not options.get("server"):
         return ["The log is embedded.log in the data directory, ~/.cache/memplan by default."]

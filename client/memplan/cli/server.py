@@ -53,8 +53,9 @@ def _embedded() -> Iterator[int]:
         from memplan_server.app import serve
         from memplan_server.settings import Settings
     except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
         raise UnavailableError(
-            f"There is no server here: {error.name} is not installed. Run "
+            f"There is no server here: {missing} is not installed. Run "
             "`pip install 'memplan[server,models]'`, or name a server with --server."
         ) from error
     variables = {f"MEMPLAN_{name.upper()}" for name in _SETTINGS}
