@@ -41,6 +41,8 @@ DOMAIN = "memplan"
 MOST_DETAIL_BYTES = 4_000
 """gRPC clients refuse more than 8 KiB of metadata, in which details travel as base64."""
 
+LONGEST_DESCRIPTION = 1_000
+
 Behaviour = Callable[[Any, Any], Any]
 
 _CODES: tuple[tuple[type[MemplanError], Any, str], ...] = (
@@ -193,7 +195,8 @@ def _message(error: MemplanError) -> str:
     if not isinstance(error, InvalidJob):
         return str(error)
     first, count = error.violations[0], len(error.violations)
-    text = f"{first.field}: {first.description}" if first.field else first.description
+    said = first.description[:LONGEST_DESCRIPTION]
+    text = f"{first.field}: {said}" if first.field else said
     return text if count == 1 else f"{text} ({count:,} violations; the details list them.)"
 
 
@@ -212,7 +215,7 @@ def _bad_request(violations: Sequence[Violation]) -> Any:
     request = error_details_pb2.BadRequest()
     for index, violation in enumerate(violations):
         entry = request.field_violations.add(
-            field=violation.field, description=violation.description
+            field=violation.field, description=violation.description[:LONGEST_DESCRIPTION]
         )
         if index and request.ByteSize() > MOST_DETAIL_BYTES:
             entry.field = ""

@@ -23,6 +23,7 @@ import numpy as np
 from memplan.types import GpuType, TrainingJob
 from memplan_server.caches import LruCache
 from memplan_server.calls import Call
+from memplan_server.errors import LimitExceeded
 from memplan_server.flights import Flight, Flights, then
 from memplan_server.gpus.libraries import capability, kernel_class
 from memplan_server.jobs import digest, timeline_part
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
 SIMULATION_CODE = ("models", "simulate", "timeline.py", "worker_process.py")
+LARGEST_PEAK_BYTES = 1 << 44
+"""Sixty times the largest GPU of the catalog."""
 MEMORY, STORE = "timeline_memory", "timeline_store"
 
 
@@ -132,13 +135,17 @@ class CallTimelines:
         self._found: list[tuple[_Wanted, Timeline]] = []
 
     def get(self, job: TrainingJob, gpu_type: GpuType) -> Timeline:
-        """See `TimelineCache.get`. Each time it is looked whether the call is still wanted."""
+        """See `TimelineCache.get`. Each time it is looked whether the call is still wanted.
+
+        Raises LimitExceeded for a job larger than what planning computes with.
+        """
         self._call.check()
         wanted = _Wanted.of(job, gpu_type)
         for known, timeline in self._found:
             if known.is_like(wanted) and wanted.is_served_by(timeline):
                 return timeline
         timeline = self._timelines.find(wanted, self._call)
+        _check_size(timeline, wanted.batch_size)
         self._found.append((wanted, timeline))
         return timeline
 
@@ -169,6 +176,17 @@ class _Wanted:
     def is_served_by(self, timeline: Timeline) -> bool:
         """Whether a timeline of the same key holds for this batch size."""
         return timeline.affine or self.batch_size in timeline.traced_batch_sizes
+
+
+def _check_size(timeline: Timeline, batch_size: int) -> None:
+    """Raise LimitExceeded when sums of sizes could leave the numbers that planning uses."""
+    sizes = timeline.intercept + timeline.slope * float(batch_size)
+    allocations = timeline.events >= 0
+    storage = np.where(allocations, timeline.events, ~timeline.events)
+    peak = np.cumsum(np.where(allocations, sizes[storage], -sizes[storage])).max(initial=0)
+    if peak > LARGEST_PEAK_BYTES:
+        tib = f"{peak / 2**40:,.0f} TiB at batch size {batch_size:,}"
+        raise LimitExceeded(f"The job takes {tib}; this server computes with 16 TiB at most.")
 
 
 @cache

@@ -46,4 +46,4 @@ class GpuTarget:
     """A name or alias of the catalog. Required."""
     free_bytes: int | None = None
     """Bytes free on it, when not all of it is. Default: the type's usable_bytes. The job's own CUDA
-    context must fit in them too."""
+    context must fit in them too. 0 to 2^50."""

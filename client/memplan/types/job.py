@@ -174,7 +174,8 @@ class CatalogModel:
     config: Mapping[str, Any] = field(default_factory=dict)
     """Constructor options that differ from the library's defaults: `num_classes` for torchvision
     and timm, any field of the config class for transformers (`num_hidden_layers`, `vocab_size`).
-    Numbers without a fraction become integers."""
+    Numbers without a fraction become integers. At most 1,000 values, nested at most 8 deep; numbers
+    of at most 2^53 either way; texts of at most 1,000 characters."""
     task: str = ""
     """Task head, for transformers: `masked-lm`, `causal-lm`, `seq2seq-lm`, `sequence-
     classification`, `token-classification`, `question-answering`, `image-classification`. Default:
@@ -199,7 +200,7 @@ class InputTensor:
     """Name of the forward() parameter that takes it. Default: by position."""
     shape: tuple[int, ...] = ()
     """Shape of one sample, without the batch dimension: [3, 224, 224]. Each 1 to 2^31 - 1; at most
-    8. Empty for a scalar per sample."""
+    8; at most 2^40 elements in all. Empty for a scalar per sample."""
     dtype: DataType = DataType.UNSPECIFIED
     """Element type. Default: FLOAT32, or what the model's precision makes of it (BF16 and FP16 jobs
     get their images in that type)."""

@@ -303,7 +303,8 @@ class Layer:
     """One layer."""
 
     name: str = ""
-    """Name used in messages and breakdowns. Default: its position and kind, `3.linear`."""
+    """Name used in messages and breakdowns, at most 100 characters. Default: its position and kind,
+    `3.linear`."""
     repeat: int = 0
     """How many copies, each with its own weights, follow one another. Default 1."""
     flatten: Flatten | None = None

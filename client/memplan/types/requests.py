@@ -229,7 +229,8 @@ class ListGpuTypesRequest:
     page_token: str = ""
     """next_page_token of the page before. Default: the first page."""
     filter: str = ""
-    """Only types whose name or alias contains this, case ignored. Default: all."""
+    """Only types whose name or alias contains this, case ignored. At most 200 characters. Default:
+    all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,7 +252,7 @@ class ListModelsRequest:
     page_token: str = ""
     """next_page_token of the page before. Default: the first page."""
     filter: str = ""
-    """Only models whose name contains this, case ignored. Default: all."""
+    """Only models whose name contains this, case ignored. At most 200 characters. Default: all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
