@@ -40,8 +40,8 @@ proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from pr
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 		--grpc_python_out=client proto/memplan/v1/*.proto
 
-coverage-models: $(VENV)/.installed ## Try every model library and list what gets no estimate (long)
-	$(BIN)/python bench/coverage.py
+coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
+	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 40
 
 accuracy: $(VENV)/.installed ## Score the estimates against measurements: make accuracy DIR=folder
 	@test -d '$(DIR)' || { echo 'Say where the measurements are: make accuracy DIR=folder' >&2; exit 2; }
@@ -49,6 +49,7 @@ accuracy: $(VENV)/.installed ## Score the estimates against measurements: make a
 
 speed: $(VENV)/.installed ## Time estimates, searches and cached answers
 	$(BIN)/python bench/speed.py
+	$(BIN)/python bench/load.py
 
 clean: ## Remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
