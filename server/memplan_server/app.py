@@ -5,6 +5,10 @@
     server.stop(grace=30)       # no new calls; those under way may finish
 
 Nothing is decided here: each part gets what it needs of the settings and of the other parts.
+
+Known limitation: a call holds a thread from its first byte on, so a peer that opens many calls and
+never sends their requests can use all threads up. Where peers are not trusted, ask for client
+certificates or put a proxy in front.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ SPARE_THREADS = 16
 STREAM_THREADS = 4
 CALLS_A_THREAD = 8
 """Calls that may wait for a thread, for each thread; gRPC itself refuses more."""
+KEEPALIVE_MS = 60_000
+CONNECTION_AGE_MS = 30 * 60_000
 LARGEST_RESPONSE = 64 << 20
 
 
@@ -135,6 +141,8 @@ def _grpc_server(
             ("grpc.max_receive_message_length", settings.max_request_size),
             ("grpc.max_send_message_length", LARGEST_RESPONSE),
             ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
+            ("grpc.keepalive_time_ms", KEEPALIVE_MS),  # a peer that is gone holds no thread
+            ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),  # so that clients look for new pods
         ),
     )
     handlers = service.handlers()

@@ -37,7 +37,7 @@ __all__ = ["CallTimelines", "TimelineCache", "simulation_version"]
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
-SIMULATION_CODE = ("models", "simulate", "timeline.py", "worker_process.py")
+SIMULATION_CODE = ("gpus/libraries.py", "models", "simulate", "timeline.py")
 LARGEST_PEAK_BYTES = 1 << 44
 """Sixty times the largest GPU of the catalog."""
 MEMORY, STORE = "timeline_memory", "timeline_store"
