@@ -39,17 +39,20 @@ LARGEST_PARAMETERS = 300_000_000
 
 
 class Traced:
-    """Timelines made in this process, each job once."""
+    """Timelines made in this process, each once for all GPUs and batch sizes it holds for."""
 
     def __init__(self) -> None:
-        self._made: dict[object, Timeline] = {}
+        self._made: dict[str, list[Timeline]] = {}
 
     def get(self, job: TrainingJob, gpu_type: GpuType) -> Timeline:
         gpu = kernel_class(capability(gpu_type))
-        key = repr((replace(job, micro_batch_size=0), gpu))
-        if key not in self._made or not self._made[key].affine:
-            self._made[key] = Timeline.from_bytes(worker.trace(job, gpu))
-        return self._made[key]
+        known = self._made.setdefault(repr(replace(job, micro_batch_size=0)), [])
+        for timeline in known:
+            right_size = timeline.affine or job.micro_batch_size in timeline.traced_batch_sizes
+            if gpu in timeline.kernel_classes and right_size:
+                return timeline
+        known.append(Timeline.from_bytes(worker.trace(job, gpu)))
+        return known[-1]
 
 
 COLUMNS = (
@@ -215,9 +218,7 @@ def _report_brackets(
 def _write(path: Path, scored: list[Scored]) -> None:
     with path.open("w", newline="") as file:
         out = csv.writer(file)
-        out.writerow(
-            "table group gpu_type batch_size measured allocated reserved driver_used".split()
-        )
+        out.writerow(COLUMNS)
         for s in scored:
             out.writerow(
                 [

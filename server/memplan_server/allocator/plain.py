@@ -157,7 +157,13 @@ class Unlimited:
     def __init__(self, events: Int32) -> None:
         self._events = events
         self._storage = np.where(events >= 0, events, ~events)
+        self._sign = np.where(events >= 0, 1, -1)
         self._small: dict[bytes, int] = {}
+
+    def peak_allocated_bytes(self, sizes: Int64) -> int:
+        """Peak of what the blocks hold, each cut to its rounded size: no allocator holds less."""
+        change = units(sizes)[self._storage] * self._sign
+        return int(np.cumsum(change).max(initial=0)) * MIN_BLOCK_SIZE
 
     def peak_reserved_bytes(self, sizes: Int64) -> int:
         """`sizes`: [m] bytes asked for by each storage."""

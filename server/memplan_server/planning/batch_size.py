@@ -66,9 +66,9 @@ def _recommend(
         gpu=target.gpu,
         capacity_bytes=capacity,
         max_batch_size=maximum,
-        max_device_used_bytes=_used(probe, maximum, capacity),
+        max_device_used_bytes=_at_the_limit(probe, maximum, capacity),
         recommended_batch_size=recommended,
-        recommended_device_used_bytes=_used(probe, recommended, capacity),
+        recommended_device_used_bytes=probe.device_used_bytes(recommended) if recommended else 0,
         multiple_of=multiple,
         formula=_formula(probe.timeline(max(1, maximum)), target.gpu_type, capacity),
         curve=_curve(probe, maximum),
@@ -76,9 +76,11 @@ def _recommend(
     )
 
 
-def _used(probe: Probe, batch_size: int, capacity: int) -> int:
+def _at_the_limit(probe: Probe, maximum: int, capacity: int) -> int:
     """Near the limit the allocator gives cached segments back: never more than there is."""
-    return min(probe.device_used_bytes(batch_size), capacity) if batch_size else 0
+    if not maximum:
+        return 0
+    return probe.limited(maximum, capacity).peak_reserved_bytes + probe.gpu_type.context_bytes
 
 
 def _reason(
@@ -127,12 +129,12 @@ def _formula(timeline: Timeline, gpu_type: GpuType, capacity: int) -> BatchSizeF
 
 
 def _curve(probe: Probe, maximum: int) -> tuple[BatchSizePoint, ...]:
-    """Powers of two up to twice the maximum, and the maximum; few enough to plot and to send."""
-    top = max(1, maximum).bit_length() + 1
-    sizes = {1 << n for n in range(max(0, top - _CURVE_POINTS), top + 1)} | {max(1, maximum)}
+    """Powers of two up to beyond the maximum: few enough to plot and to send."""
     if not probe.timeline(1).affine:
-        sizes = {max(1, maximum)}
-    return tuple(_point(probe, b) for b in sorted(sizes) if b <= MAX_BATCH_SIZE)
+        return (_point(probe, max(1, maximum)),)
+    top = max(1, maximum).bit_length()
+    powers = range(max(0, top - _CURVE_POINTS), top + 1)
+    return tuple(_point(probe, 1 << n) for n in powers if 1 << n <= MAX_BATCH_SIZE)
 
 
 def _point(probe: Probe, batch_size: int) -> BatchSizePoint:

@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from memplan.types import AllocatorSettings, GpuType, TrainingJob
-from memplan_server.allocator import Unlimited
-from memplan_server.allocator.rounding import MIN_BLOCK_SIZE
+from memplan_server.allocator import Replay, Unlimited
 from memplan_server.gpus.libraries import workspace_bytes
 from memplan_server.planning.targets import Timelines, run
 from memplan_server.timeline import Timeline
@@ -23,6 +20,10 @@ __all__ = ["Probe", "Shared", "largest"]
 
 MAX_BATCH_SIZE = 1 << 24
 
+_ANCHORS = (64, 256)
+_CLOSE = 0.9
+"""Above this share of the capacity, tensors leave so little room that only a replay decides."""
+
 
 @dataclass(slots=True)
 class Shared:
@@ -30,6 +31,9 @@ class Shared:
 
     reserved: dict[tuple[int, tuple[tuple[str, int], ...], int], int] = field(default_factory=dict)
     unlimited: dict[int, Unlimited] = field(default_factory=dict)
+    gap: float = 0.0
+    """By which share the largest batch stayed below what its tensors alone would allow, last time:
+    where to look first on the next GPU."""
 
 
 @dataclass(slots=True)
@@ -40,6 +44,7 @@ class Probe:
     job: TrainingJob
     gpu_type: GpuType
     shared: Shared = field(default_factory=Shared)
+    _limited: dict[tuple[int, int], Replay] = field(default_factory=dict)
 
     def timeline(self, batch_size: int) -> Timeline:
         """The timeline that holds for this batch size."""
@@ -49,11 +54,7 @@ class Probe:
         """Peak of the allocated bytes, blocks rounded but not split from segments."""
         timeline = self.timeline(batch_size)
         sizes = timeline.sizes(batch_size, workspace_bytes=workspace_bytes(self.gpu_type))
-        rounded = -(-sizes // MIN_BLOCK_SIZE) * MIN_BLOCK_SIZE
-        allocations = timeline.events >= 0
-        storage = np.where(allocations, timeline.events, ~timeline.events)
-        change = np.where(allocations, rounded[storage], -rounded[storage])
-        return int(np.cumsum(change).max(initial=0))
+        return self._unlimited(timeline).peak_allocated_bytes(sizes)
 
     def reserved_bytes(self, batch_size: int) -> int:
         """Peak of the reserved bytes when the driver has room for everything."""
@@ -67,50 +68,72 @@ class Probe:
     def _reserved_bytes(self, timeline: Timeline, batch_size: int) -> int:
         if self.job.allocator != AllocatorSettings():
             return run(timeline, self.gpu_type, batch_size, self.job.allocator).peak_reserved_bytes
+        sizes = timeline.sizes(batch_size, workspace_bytes=workspace_bytes(self.gpu_type))
+        return self._unlimited(timeline).peak_reserved_bytes(sizes)
+
+    def _unlimited(self, timeline: Timeline) -> Unlimited:
         if id(timeline) not in self.shared.unlimited:
             self.shared.unlimited[id(timeline)] = Unlimited(timeline.events)
-        sizes = timeline.sizes(batch_size, workspace_bytes=workspace_bytes(self.gpu_type))
-        return self.shared.unlimited[id(timeline)].peak_reserved_bytes(sizes)
+        return self.shared.unlimited[id(timeline)]
 
     def device_used_bytes(self, batch_size: int) -> int:
         """What the driver shows for the process when it has room for everything."""
         return self.reserved_bytes(batch_size) + self.gpu_type.context_bytes
 
-    def may_fit(self, batch_size: int, capacity_bytes: int) -> bool:
-        """Whether the tensors alone fit. False is certain, True is not."""
-        return self.allocated_bytes(batch_size) + self.gpu_type.context_bytes <= capacity_bytes
-
     def fits(self, batch_size: int, capacity_bytes: int) -> bool:
-        """Whether a replay with this capacity succeeds."""
-        if not self.may_fit(batch_size, capacity_bytes):
+        """Whether a replay with this capacity succeeds.
+
+        The cheaper questions come first: tensors that do not fit, and reserved bytes that do.
+        """
+        needed = self.allocated_bytes(batch_size) + self.gpu_type.context_bytes
+        if needed > capacity_bytes:
             return False
-        if self.device_used_bytes(batch_size) <= capacity_bytes:
+        close = needed > _CLOSE * capacity_bytes
+        if not close and self.device_used_bytes(batch_size) <= capacity_bytes:
             return True
-        timeline = self.timeline(batch_size)
-        done = run(
-            timeline,
-            self.gpu_type,
-            batch_size,
-            self.job.allocator,
-            capacity_bytes=capacity_bytes,
-        )
-        return done.out_of_memory_event is None
+        return self.limited(batch_size, capacity_bytes).out_of_memory_event is None
+
+    def limited(self, batch_size: int, capacity_bytes: int) -> Replay:
+        """The replay with this capacity, of which the CUDA context takes its part."""
+        key = (batch_size, capacity_bytes)
+        if key not in self._limited:
+            self._limited[key] = run(
+                self.timeline(batch_size),
+                self.gpu_type,
+                batch_size,
+                self.job.allocator,
+                capacity_bytes=capacity_bytes,
+            )
+        return self._limited[key]
 
     def largest_that_fits(self, capacity_bytes: int, limit: int = MAX_BATCH_SIZE) -> int:
         """Largest batch size that fits while the next does not; 0 when 1 does not fit."""
-        bound = largest(lambda b: self.may_fit(b, capacity_bytes), limit)
-        return largest(lambda b: self.fits(b, capacity_bytes), bound, guess=bound)
+        room = capacity_bytes - self.gpu_type.context_bytes
+        guess = self._guess(self.allocated_bytes, room)
+        bound = largest(lambda b: self.allocated_bytes(b) <= room, limit, guess)
+        guess = round(bound * (1 - self.shared.gap))
+        found = largest(lambda b: self.fits(b, capacity_bytes), bound, guess)
+        self.shared.gap = 1 - found / bound if bound else 0.0
+        return found
 
     def largest_within(self, room_bytes: int, limit: int, multiple_of: int = 1) -> int:
         """Largest multiple up to `limit` whose device-used bytes stay within `room_bytes`."""
-        top = limit // multiple_of
-        if not top:
-            return 0
-        first, last = (self.device_used_bytes(n * multiple_of) for n in (1, top))
-        slope = max(1, last - first) / max(1, top - 1)
-        guess = 1 + int((room_bytes - first) / slope)
-        found = largest(lambda n: self.device_used_bytes(n * multiple_of) <= room_bytes, top, guess)
+        room = room_bytes - self.gpu_type.context_bytes
+        guess = self._guess(self.reserved_bytes, room)
+        found = largest(
+            lambda n: self.reserved_bytes(n * multiple_of) <= room,
+            limit // multiple_of,
+            guess // multiple_of,
+        )
         return found * multiple_of
+
+    def _guess(self, size_of: Callable[[int], int], room: int) -> int:
+        """Where the line through two batch sizes, the same ones for all GPUs, meets the room."""
+        if not self.timeline(_ANCHORS[0]).affine:
+            return 1
+        low, high = (size_of(b) for b in _ANCHORS)
+        slope = max(1.0, (high - low) / (_ANCHORS[1] - _ANCHORS[0]))
+        return _ANCHORS[0] + int((room - low) / slope)
 
 
 def largest(holds: Callable[[int], bool], limit: int, guess: int = 1) -> int:
