@@ -120,9 +120,7 @@ def _sample(names: Sequence[tuple[str, str]], number: int) -> list[tuple[str, st
     return [names[i * len(names) // number] for i in range(number)]
 
 
-def _run(
-    pool: ProcessPool, chosen: Sequence[tuple[str, str]], timeout: float
-) -> Iterator[Result]:
+def _run(pool: ProcessPool, chosen: Sequence[tuple[str, str]], timeout: float) -> Iterator[Result]:
     for position, (group, name) in enumerate(chosen, 1):
         result = _one(pool, group, name, timeout)
         outcome = "ok" if not result.reason else f"FAILED: {result.reason}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 
@@ -13,6 +14,8 @@ def main() -> None:
     missing = [name for name in ("click", "rich", "yaml") if find_spec(name) is None]
     if missing:
         sys.exit(f"memplan: {missing[0]} is not installed. Run: pip install 'memplan[cli]'")
+    # gRPC writes to stderr about connections; what matters comes as an exception.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from memplan.cli.commands import cli
 
     cli()

@@ -1,6 +1,6 @@
 """The one image (or video) that a vision model takes.
 
-    image, assumptions = resolve(job, Wanted(model="timm/resnet18", shape=(3, 224, 224)))
+image, assumptions = resolve(job, Wanted(model="timm/resnet18", shape=(3, 224, 224)))
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The model libraries, imported when first needed, offline.
 
-    torchvision = libraries.load("torchvision")
+torchvision = libraries.load("torchvision")
 """
 
 from __future__ import annotations

@@ -3,14 +3,16 @@
     allowed = describable(inspect.signature(ResNet))     # {"num_classes": int, "groups": int, ...}
     options = checked(config, allowed, "job.model.catalog.config", "torchvision/resnet50")
 
-Only what is data can be given: numbers, text, booleans and lists of them. Parameters that take
-classes or functions are left out, as nothing a request says may name code.
+Only what is data can be given: numbers, text, booleans, lists and mappings of them. Parameters that
+take classes or functions are left out, as nothing a request says may name code. Numbers of layers
+have a limit: constructors loop over them.
 """
 
 from __future__ import annotations
 
 import collections.abc
 import inspect
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -18,11 +20,20 @@ from typing import Any
 
 from memplan_server.errors import InvalidJob, Violation
 
-__all__ = ["checked", "describable"]
+__all__ = ["MOST_LABELS", "MOST_LAYERS", "checked", "data_only", "describable"]
 
 Annotation = Any
 """A type annotation, as an object."""
 
+MOST_LAYERS = 10_000
+"""Largest number of layers, blocks, stages that an option may ask for."""
+MOST_LABELS = 2**18
+"""Largest `num_labels`: transformers keeps a name for each."""
+
+_LIMITS = (
+    (re.compile(r"(^|_)(layers?|depths?|repeats?)$"), MOST_LAYERS),
+    (re.compile(r"^num_labels$"), MOST_LABELS),
+)
 _SCALARS = (bool, int, float, str)
 _NONE = type(None)
 _SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
@@ -39,9 +50,13 @@ def describable(signature: inspect.Signature) -> dict[str, Annotation]:
         if default is inspect.Parameter.empty:
             continue
         annotation = type(default) if given is inspect.Parameter.empty else given
-        if annotation is not _NONE and _data(annotation):
-            allowed[name] = annotation
-    return allowed
+        allowed[name] = annotation
+    return data_only(allowed)
+
+
+def data_only(annotations: Mapping[str, Annotation]) -> dict[str, Annotation]:
+    """Those whose type, or an alternative of it, is data."""
+    return {name: kind for name, kind in annotations.items() if _data(kind)}
 
 
 def checked(
@@ -64,9 +79,23 @@ def checked(
         except ValueError:
             said = f"{model} takes {_spoken(allowed[name])}, not {_brief(value)}."
             violations.append(Violation(f"{field}.{name}", said))
+        limit = _limit(name)
+        if limit is not None and _largest(value) > limit:
+            violations.append(Violation(f"{field}.{name}", f"must be at most {limit:,}."))
     if violations:
         raise InvalidJob(*violations)
     return taken
+
+
+def _limit(name: str) -> int | None:
+    return next((limit for pattern, limit in _LIMITS if pattern.search(name)), None)
+
+
+def _largest(value: Any) -> float:
+    """The largest number in a value; 0 when there is none."""
+    if isinstance(value, (list, tuple)):
+        return max(map(_largest, value), default=0)
+    return value if isinstance(value, (int, float)) else 0
 
 
 def _members(annotation: Annotation) -> tuple[Annotation, ...]:
@@ -84,11 +113,16 @@ def _data(annotation: Annotation) -> bool:
 def _data_member(member: Annotation) -> bool:
     if member in _SCALARS or typing.get_origin(member) is typing.Literal:
         return True
-    if member in (list, tuple):
+    if member in (list, tuple, Any) or _is_mapping(member):
         return True
     if typing.get_origin(member) not in _SEQUENCES:
         return False
     return all(_data(item) for item in typing.get_args(member) if item is not Ellipsis)
+
+
+def _is_mapping(member: Annotation) -> bool:
+    kind = typing.get_origin(member) or member
+    return typing.is_typeddict(kind) or kind in (dict, collections.abc.Mapping)
 
 
 def _converted(value: Any, annotation: Annotation) -> Any:
@@ -105,8 +139,10 @@ def _converted_member(value: Any, member: Annotation) -> Any:
     origin = typing.get_origin(member)
     if origin is typing.Literal and value in typing.get_args(member):
         return value
-    if member is _NONE and value is None:
-        return None
+    if member is Any or (member is _NONE and value is None):
+        return value
+    if _is_mapping(member) and isinstance(value, Mapping):
+        return dict(value)
     if member in _SCALARS:
         return _scalar(value, member)
     if member in (list, tuple) or origin in _SEQUENCES:
@@ -154,6 +190,8 @@ def _spoken_member(member: Annotation) -> str:
         return "null"
     if member in _SPOKEN:
         return _SPOKEN[member]
+    if member is Any or _is_mapping(member):
+        return "anything" if member is Any else "a mapping"
     items: Sequence[Annotation] = typing.get_args(member)
     if typing.get_origin(member) is typing.Literal:
         return f"one of {', '.join(map(repr, items))}"

@@ -1,1 +1,104 @@
-def list_models(): return ()
+"""transformers' models, with a task head and its own loss.
+
+A model type's default configuration is the model that made it known, with overrides from `config`.
+The loss is the one that the head computes when it is given labels; with another `loss` in the job
+the labels are left out and the loss is computed from the logits.
+
+Known limitations: image-and-text models and object detection are left out (what an image turns into
+depends on the values of its tokens; targets are lists of boxes).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from memplan.types import CatalogModel, Loss, TrainingJob
+from memplan_server.errors import InvalidJob, Violation
+from memplan_server.models import libraries, transformers_config, transformers_inputs
+from memplan_server.models.built import BuiltModel
+from memplan_server.models.construction import construction
+from memplan_server.models.transformers_tasks import TASKS, Task, default_task, tasks_of
+
+__all__ = ["build", "exists", "list_models"]
+
+FIELD = "job.model.catalog"
+
+_ATTENTION = ("eager", "sdpa")
+_GENERATIVE = ("causal-lm", "seq2seq-lm", "speech-seq2seq")
+_NO_CACHE = "use_cache is off, as keys and values are not needed again in training"
+
+
+@functools.cache
+def list_models() -> tuple[str, ...]:
+    """Names of the model types with a head for one of the tasks, `transformers/bert`, sorted."""
+    types = libraries.load("transformers").CONFIG_MAPPING.keys()
+    return tuple(f"transformers/{name}" for name in sorted(types) if tasks_of(name))
+
+
+def exists(name: str) -> bool:
+    """Whether there is a model type `name` with a head for one of the tasks."""
+    return f"transformers/{name}" in list_models()
+
+
+def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
+    """The model type called `name` with its head. Raises `InvalidJob`."""
+    config = transformers_config.make(name, model.config, f"{FIELD}.config", model.name)
+    task = _task(model, name, config)
+    assumptions = _settle(config, task, model.config)
+    attention = _attention(model.config)
+    with construction(f"{FIELD}.config" if model.config else f"{FIELD}.name"):
+        auto_class = getattr(libraries.load("transformers"), task.auto_class)
+        module: nn.Module = auto_class.from_config(config, **attention)
+    fed = transformers_inputs.resolve(job, module, task, model.name)
+    return BuiltModel(
+        module=module.train(),
+        inputs=fed.inputs,
+        labels=fed.labels,
+        returns_loss=job.loss in (Loss.UNSPECIFIED, Loss.MODEL),
+        assumptions=(*assumptions, *fed.assumptions),
+    )
+
+
+def _task(model: CatalogModel, name: str, config: Any) -> Task:
+    if not model.task:
+        return default_task(name, is_encoder_decoder=bool(config.is_encoder_decoder))
+    task = TASKS.get(model.task)
+    available = tasks_of(name)
+    if task is None or task not in available:
+        known = ", ".join(t.name for t in available)
+        said = f"{model.name} has no head for {model.task}; it has for: {known}."
+        raise InvalidJob(Violation(f"{FIELD}.task", said))
+    return task
+
+
+def _attention(overrides: Mapping[str, Any]) -> dict[str, str]:
+    option = transformers_config.ATTENTION
+    if option not in overrides:
+        return {}
+    if overrides[option] not in _ATTENTION:
+        said = f"must be one of {', '.join(_ATTENTION)}."
+        raise InvalidJob(Violation(f"{FIELD}.config.{option}", said))
+    return {option: overrides[option]}
+
+
+def _settle(config: Any, task: Task, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """Set what a training script sets besides; the assumptions worth stating."""
+    assumptions = []
+    config.dtype = None
+    if "use_cache" not in overrides:
+        cached = [c for c in transformers_config.configurations(config) if _caches(c)]
+        for each in cached:
+            each.use_cache = False
+        if cached and task.name in _GENERATIVE:
+            assumptions.append(_NO_CACHE)
+    if task.name == "sequence-classification" and getattr(config, "pad_token_id", 0) is None:
+        config.pad_token_id = 0
+    return tuple(assumptions)
+
+
+def _caches(config: Any) -> bool:
+    return bool(getattr(config, "use_cache", False))

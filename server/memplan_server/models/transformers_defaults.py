@@ -1,0 +1,100 @@
+"""Shapes and element types that follow from a transformers model's configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from memplan.types import DataType
+
+__all__ = ["BOOLEANS", "INDICES", "holds_indices", "learned_positions", "main_shape"]
+
+INDICES = DataType.INT64
+BOOLEANS = ("bool_masked_pos",)
+"""Inputs that are masks of booleans."""
+
+_SEQUENCE = 512
+_IMAGE_SIZE = 224
+_FRAMES = 16
+_AUDIO_SAMPLES = 160_000
+"""Ten seconds at 16 kHz."""
+_SPECTROGRAM_STEPS = 1_000
+"""Ten seconds of frames 10 ms apart."""
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "max_target_positions",
+)
+"""Fields of configurations that bound the length of a sequence."""
+_POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "position_embedding")
+"""Names of modules that are tables of learned positions."""
+
+
+def holds_indices(name: str) -> bool:
+    """Whether an input of forward() holds indices or a mask of 0 and 1."""
+    return name.endswith(("ids", "mask", "labels", "positions", "position", "bbox"))
+
+
+def main_shape(module: nn.Module, name: str, task: str) -> tuple[int, ...]:
+    """Shape of one sample of the main input when the job does not give one."""
+    config: Any = module.config
+    if name == "pixel_values" or name == "pixel_values_videos":
+        return _pixels(config, video=task == "video-classification")
+    if name == "input_features":
+        return _features(config)
+    if name == "input_values":
+        bins = getattr(config, "num_mel_bins", None)
+        return (_AUDIO_SAMPLES,) if bins is None else (int(config.max_length), int(bins))
+    return (_sequence(module),)
+
+
+def _sequence(module: nn.Module) -> int:
+    config = _text(module.config)
+    limits = [getattr(config, name, None) for name in _POSITIONS]
+    limits.append(learned_positions(module))
+    return min([_SEQUENCE, *(n for n in limits if isinstance(n, int) and n > 0)])
+
+
+def _text(config: Any) -> Any:
+    """The part of a configuration that is about text."""
+    try:
+        return config.get_text_config()
+    except ValueError:  # more than one
+        return config
+
+
+def _pixels(config: Any, *, video: bool) -> tuple[int, ...]:
+    vision = getattr(config, "vision_config", None) or config
+    size = getattr(vision, "image_size", None) or _IMAGE_SIZE
+    if isinstance(size, dict):
+        size = (size["height"], size["width"])
+    height, width = (size, size) if isinstance(size, int) else size
+    image = (int(getattr(vision, "num_channels", None) or 3), int(height), int(width))
+    return (int(getattr(vision, "num_frames", None) or _FRAMES), *image) if video else image
+
+
+def _features(config: Any) -> tuple[int, ...]:
+    """A spectrogram: bins first for Whisper, whose length is fixed, else time first."""
+    bins = int(
+        getattr(config, "num_mel_bins", None) or getattr(config, "feature_projection_input_dim", 80)
+    )
+    if config.model_type == "whisper":
+        return (bins, 2 * int(config.max_source_positions))
+    return (_SPECTROGRAM_STEPS, bins)
+
+
+def learned_positions(module: nn.Module) -> int | None:
+    """Length of the longest sequence that the tables of learned positions allow; None without one.
+
+    RoBERTa's descendants begin to count after the padding index.
+    """
+    lengths = []
+    for name, table in module.named_modules():
+        if name.rpartition(".")[2] in _POSITION_TABLES and isinstance(table, nn.Embedding):
+            padding = table.padding_idx
+            lengths.append(table.num_embeddings - (0 if padding is None else padding + 1))
+    return min(lengths, default=None)

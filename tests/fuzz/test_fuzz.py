@@ -1,0 +1,204 @@
+"""Malformed, hostile and absurd jobs get a precise status, and the server goes on serving.
+
+Over 200 requests a run. Those that pass validation are really built and executed by a worker.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from hostile import chosen, convnet, messages, mlp, named, spoilt
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from memplan.v1 import planner_pb2 as pb
+from memplan_server.app import RunningServer, serve
+from memplan_server.settings import Settings
+
+CODE = grpc.StatusCode
+REFUSALS = {CODE.INVALID_ARGUMENT, CODE.NOT_FOUND, CODE.RESOURCE_EXHAUSTED}
+LIMIT_S = 15.0
+PATIENCE_S = 60.0
+LEAKS = re.compile(
+    r"Traceback|File \"|site-packages|\.py\b|/etc/passwd.*exist|object at 0x|"
+    + "|".join(re.escape(str(path)) for path in (sys.prefix, Path(__file__).parents[2]))
+)
+FUZZ = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Target:
+    """A server with tight limits, and what it answered."""
+
+    def __init__(self, server: RunningServer, channel: grpc.Channel) -> None:
+        self.server = server
+        self.channel = channel
+        self.answers: Counter[grpc.StatusCode] = Counter()
+
+    def send(self, data: bytes, method: str = "EstimateMemory") -> Any:
+        """The status of a call, after it was looked at for leaks."""
+        call = self.channel.unary_unary(f"/memplan.v1.MemoryPlanner/{method}")
+        try:
+            call(data, timeout=PATIENCE_S)
+        except grpc.RpcError as error:
+            answer: Any = error
+            status = rpc_status.from_call(answer)
+            said = f"{answer.details()} {status.details if status else ''}"
+            assert answer.details()
+            assert not LEAKS.search(said), said
+            code = answer.code()
+            self.answers[code] += 1
+            return code
+        self.answers[CODE.OK] += 1
+        return CODE.OK
+
+    def is_serving(self) -> bool:
+        """Whether it is healthy and answers a good job."""
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        health = stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
+        good = self.send(mlp().SerializeToString()) is CODE.OK
+        return good and bool(health.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    server = serve(
+        Settings(
+            listen="127.0.0.1:0",
+            data_dir=tmp_path_factory.mktemp("data"),
+            workers=1,
+            job_time_limit=LIMIT_S,
+            worker_memory_limit=2 << 30,
+        )
+    )
+    options = (("grpc.max_send_message_length", -1),)
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", options) as channel:
+        made = Target(server, channel)
+        assert made.is_serving()
+        yield made
+        assert made.is_serving()
+        assert sum(made.answers.values()) >= 200, made.answers
+    server.stop()
+
+
+@pytest.mark.parametrize("name", chosen())
+def test_chosen_requests(target: Target, name: str) -> None:
+    code = target.send(chosen()[name])
+    assert code in REFUSALS | {CODE.OK, CODE.DEADLINE_EXCEEDED}
+
+
+METHODS = {
+    "EstimateMemory": pb.EstimateMemoryRequest,
+    "RecommendBatchSize": pb.RecommendBatchSizeRequest,
+    "PlanAccumulation": pb.PlanAccumulationRequest,
+    "PlanJob": pb.PlanJobRequest,
+    "ListGpuTypes": pb.ListGpuTypesRequest,
+    "ListModels": pb.ListModelsRequest,
+}
+
+
+@settings(FUZZ, max_examples=80)
+@given(
+    request=st.sampled_from(sorted(METHODS)).flatmap(
+        lambda m: st.tuples(st.just(m), messages(METHODS[m].DESCRIPTOR))
+    )
+)
+def test_any_message_of_the_contract(target: Target, request: tuple[str, Message]) -> None:
+    method, message = request
+    code = target.send(message.SerializeToString(), method)
+    assert code in REFUSALS | {CODE.OK, CODE.DEADLINE_EXCEEDED}
+
+
+@settings(FUZZ, max_examples=60)
+@given(request=st.sampled_from([mlp(), convnet()]).flatmap(spoilt))
+def test_good_jobs_with_something_wrong(target: Target, request: Message) -> None:
+    code = target.send(request.SerializeToString())
+    assert code in REFUSALS | {CODE.OK, CODE.DEADLINE_EXCEEDED}
+
+
+def test_random_bytes(target: Target) -> None:
+    rng = random.Random(0)
+    good = mlp().SerializeToString()
+    for _ in range(40):
+        at = rng.randrange(len(good))
+        for data in (rng.randbytes(rng.randrange(200)), good[:at] + rng.randbytes(3) + good[at:]):
+            assert target.send(data) in REFUSALS | {CODE.OK, CODE.DEADLINE_EXCEEDED}
+
+
+def test_100_megabytes(target: Target) -> None:
+    assert target.send(bytes(100 << 20)) is CODE.RESOURCE_EXHAUSTED
+
+
+def worker_pids() -> list[int]:
+    """Worker processes that this process started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            command = path.with_name("cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == os.getpid() and b"memplan_server.worker_process" in command:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_killed_workers(target: Target) -> None:
+    slow = named("torchvision/densenet201")
+    for batch_size in (1, 2, 3):
+        others = worker_pids()
+        call = target.channel.unary_unary("/memplan.v1.MemoryPlanner/EstimateMemory")
+        slow.job.optimizer.momentum = batch_size / 10  # none is found in a cache
+        waiting = call.future(slow.SerializeToString(), timeout=PATIENCE_S)
+        time.sleep(0.3)
+        for pid in worker_pids() or others:
+            os.kill(pid, signal.SIGKILL)
+        assert waiting.code() in {CODE.INTERNAL, CODE.OK}
+        target.answers[waiting.code()] += 1
+        if waiting.code() is CODE.INTERNAL:
+            assert not LEAKS.search(waiting.details())
+    assert target.answers[CODE.INTERNAL] > 0
+    assert target.is_serving()
+
+
+def test_cancelled_calls(target: Target) -> None:
+    call = target.channel.unary_unary("/memplan.v1.MemoryPlanner/EstimateMemory")
+    for n in range(10):
+        request = named("torchvision/densenet201")
+        request.job.optimizer.weight_decay = n + 1
+        waiting = call.future(request.SerializeToString(), timeout=PATIENCE_S)
+        time.sleep(0.05 * (n % 3))
+        waiting.cancel()
+        target.answers[CODE.CANCELLED] += 1
+    assert target.is_serving()
+
+
+def test_impatient_calls(target: Target) -> None:
+    call = target.channel.unary_unary("/memplan.v1.MemoryPlanner/EstimateMemory")
+    for n in range(10):
+        request = named("torchvision/densenet201")
+        request.job.optimizer.weight_decay = n + 100
+        with pytest.raises(grpc.RpcError) as raised:
+            call(request.SerializeToString(), timeout=0.02)
+        assert raised.value.code() is CODE.DEADLINE_EXCEEDED
+        target.answers[CODE.DEADLINE_EXCEEDED] += 1
+    assert target.is_serving()
