@@ -97,7 +97,18 @@ def _settle(config: Any, task: Task, overrides: Mapping[str, Any]) -> tuple[str,
             assumptions.append(_NO_CACHE)
     if task.name == "sequence-classification" and getattr(config, "pad_token_id", 0) is None:
         config.pad_token_id = 0
+    if config.is_encoder_decoder:
+        _settle_decoder_start(config)
     return tuple(assumptions)
+
+
+def _settle_decoder_start(config: Any) -> None:
+    """Targets are shifted right to become the decoder's input; their first token is the padding
+    (T5's own is 0) where the configuration names none. Which one it is takes no memory."""
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = 0
+    if getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id
 
 
 def _caches(config: Any) -> bool:
