@@ -93,7 +93,7 @@ class Planner:
         if request.global_batch_size:
             accumulation = planning.plan_accumulation(
                 timelines,
-                job,
+                replace(job, micro_batch_size=0),
                 targets[0],
                 global_batch_size=request.global_batch_size,
                 data_parallel_size=ranks,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from memplan.types import AccumulationPlan, Remedy, TrainingJob
+from memplan_server.allocator import Replay
 from memplan_server.planning.probe import MAX_BATCH_SIZE, Probe
 from memplan_server.planning.targets import Target, Timelines, run
 from memplan_server.planning.text import gib
@@ -58,23 +59,28 @@ def plan_accumulation(
     data_parallel_size: int = 1,
     headroom_fraction: float = 0.05,
 ) -> AccumulationPlan:
-    """The plan for this GPU. `global_batch_size` is a multiple of `data_parallel_size`."""
+    """The plan for this GPU. `global_batch_size` is a multiple of `data_parallel_size`.
+
+    `job.micro_batch_size`, unless 0, is the largest that may be used.
+    """
     assert global_batch_size % data_parallel_size == 0
     samples = global_batch_size // data_parallel_size
-    room = target.capacity_bytes - int(target.capacity_bytes * headroom_fraction)
     plan = AccumulationPlan(
         gpu=target.gpu,
         global_batch_size=global_batch_size,
         data_parallel_size=data_parallel_size,
     )
-    asked = job.micro_batch_size or MAX_BATCH_SIZE
-    once = _with_steps(job, 1)
-    if (
-        samples <= asked
-        and Probe(timelines, once, target.gpu_type).device_used_bytes(samples) <= room
-    ):
-        return _in_one_step(timelines, once, target, plan, samples)
-    return _in_several(timelines, _with_steps(job, 2), target, plan, min(samples, asked), room)
+    limit = min(samples, job.micro_batch_size or MAX_BATCH_SIZE)
+    once = Probe(timelines, _with_steps(job, 1), target.gpu_type)
+    if limit == samples:
+        fitting = once.largest_safe(target.capacity_bytes, headroom_fraction, samples)
+        if fitting == samples:
+            return _in_one_step(once, target, plan, samples)
+    several = Probe(timelines, _with_steps(job, 2), target.gpu_type)
+    usable = several.largest_safe(target.capacity_bytes, headroom_fraction, limit)
+    if not usable:
+        return _infeasible(several, target, plan)
+    return _in_several(once, several, target, plan, usable, asked=job.micro_batch_size)
 
 
 def _with_steps(job: TrainingJob, steps: int) -> TrainingJob:
@@ -82,9 +88,8 @@ def _with_steps(job: TrainingJob, steps: int) -> TrainingJob:
 
 
 def _in_one_step(
-    timelines: Timelines, job: TrainingJob, target: Target, plan: AccumulationPlan, samples: int
+    probe: Probe, target: Target, plan: AccumulationPlan, samples: int
 ) -> AccumulationPlan:
-    probe = Probe(timelines, job, target.gpu_type)
     return replace(
         plan,
         feasible=True,
@@ -98,91 +103,90 @@ def _in_one_step(
 
 
 def _in_several(
-    timelines: Timelines,
-    job: TrainingJob,
-    target: Target,
-    plan: AccumulationPlan,
-    limit: int,
-    room: int,
+    once: Probe, several: Probe, target: Target, plan: AccumulationPlan, usable: int, *, asked: int
 ) -> AccumulationPlan:
-    probe = Probe(timelines, job, target.gpu_type)
-    samples = plan.global_batch_size // plan.data_parallel_size
-    maximum = probe.largest_that_fits(target.capacity_bytes)
-    usable = probe.largest_within(room, min(limit, maximum))
-    if not usable:
-        return _infeasible(probe, target, plan, maximum)
-    chosen = split(samples, usable)
-    used = _device_used(probe, target, chosen)
+    chosen, result = _that_fits(
+        several, target, plan.global_batch_size // plan.data_parallel_size, usable
+    )
+    used = result.peak_reserved_bytes + target.gpu_type.context_bytes
     return replace(
         plan,
         feasible=True,
         micro_batch_size=chosen.micro_batch_size,
         accumulation_steps=chosen.steps,
         last_micro_batch_size=chosen.last_micro_batch_size,
-        max_micro_batch_size=maximum,
+        max_micro_batch_size=several.largest_that_fits(target.capacity_bytes),
         device_used_bytes=used,
-        reason=_reason(chosen, usable, samples),
-        advice=_advice(timelines, job, target, chosen, used),
+        reason=_reason(chosen, usable, "may be used" if usable == asked else "fit safely"),
+        advice=_advice(once, chosen, used),
     )
 
 
-def _device_used(probe: Probe, target: Target, chosen: Split) -> int:
-    """With two micro-batches in the timeline, the second is the last only when there are two."""
-    if chosen.steps != 2:
-        return probe.device_used_bytes(chosen.micro_batch_size)
-    done = run(
-        probe.timeline(chosen.micro_batch_size),
-        target.gpu_type,
-        chosen.micro_batch_size,
-        probe.job.allocator,
-        last_batch_size=chosen.last_micro_batch_size,
-    )
-    return done.peak_reserved_bytes + target.gpu_type.context_bytes
+def _that_fits(probe: Probe, target: Target, samples: int, usable: int) -> tuple[Split, Replay]:
+    """The split and its replay with the GPU's capacity.
+
+    A smaller last micro-batch leaves other gaps between blocks than a full one, so what was found
+    for full ones is replayed as it is planned, and made smaller in the rare case that it must be.
+    """
+    while True:
+        chosen = split(samples, usable)
+        micro = chosen.micro_batch_size
+        result = run(
+            probe.timeline(micro),
+            target.gpu_type,
+            micro,
+            probe.job.allocator,
+            # with two micro-batches in the timeline, the second is the last only of two
+            last_batch_size=chosen.last_micro_batch_size if chosen.steps == 2 else None,
+            capacity_bytes=target.capacity_bytes,
+        )
+        if result.out_of_memory_event is None or micro == 1:
+            return chosen, result
+        usable = micro - 1
 
 
-def _reason(chosen: Split, usable: int, samples: int) -> str:
-    micro, steps = chosen.micro_batch_size, chosen.steps
+def _reason(chosen: Split, usable: int, bound: str) -> str:
+    micro, steps, samples = chosen.micro_batch_size, chosen.steps, chosen.samples
     if chosen.last_micro_batch_size == micro:
-        return f"{steps} equal micro-batches of {micro} make {samples} samples; up to {usable} fit."
+        equal = f"{steps} equal micro-batches of {micro} make {samples} samples"
+        return f"{equal}; up to {usable} {bound}."
     return (
-        f"{samples} samples do not divide into few equal micro-batches of at most {usable}: "
+        f"{samples} samples do not divide into few equal micro-batches (up to {usable} {bound}): "
         f"{steps - 1} of {micro} and a last one of {chosen.last_micro_batch_size}."
     )
 
 
-def _advice(
-    timelines: Timelines, job: TrainingJob, target: Target, chosen: Split, used: int
-) -> tuple[str, ...]:
+def _advice(once: Probe, chosen: Split, used: int) -> tuple[str, ...]:
+    micro, last = chosen.micro_batch_size, chosen.last_micro_batch_size
     advice = [f"Divide the loss by {chosen.steps} before backward()."]
-    if chosen.last_micro_batch_size != chosen.micro_batch_size:
+    if last != micro:
         advice = [
-            "Weight each micro-batch's mean loss by its share of the samples: "
-            f"{chosen.micro_batch_size}/{chosen.samples}, the last one "
-            f"{chosen.last_micro_batch_size}/{chosen.samples}."
+            f"Weight each micro-batch's mean loss by its share of the samples: {micro}/"
+            f"{chosen.samples}, the last one {last}/{chosen.samples}."
         ]
-    probe = Probe(timelines, _with_steps(job, 1), target.gpu_type)
-    if "batch_norm" in probe.timeline(chosen.micro_batch_size).traits:
+    if "batch_norm" in once.timeline(micro).traits:
+        smaller = f" (the last one of {last})" if last != micro else ""
         advice.append(
-            f"BatchNorm computes its statistics over micro-batches of {chosen.micro_batch_size} "
-            f"(the last one of {chosen.last_micro_batch_size}), not over the global batch."
+            f"BatchNorm computes its statistics over micro-batches of {micro}{smaller}, not over "
+            "the global batch."
         )
-    without = probe.device_used_bytes(chosen.micro_batch_size)
+        if last == 1 and micro > 1:
+            advice.append("BatchNorm may refuse the last micro-batch of 1: drop that sample.")
+    without = once.device_used_bytes(micro)
     advice.append(
-        f"Gradients stay alive during forward: {gib(used)} with accumulation, {gib(without)} "
+        f"Gradients stay alive during forward: {used:,} bytes with accumulation, {without:,} "
         "without, at the same micro-batch size."
     )
     return tuple(advice)
 
 
-def _infeasible(
-    probe: Probe, target: Target, plan: AccumulationPlan, maximum: int
-) -> AccumulationPlan:
+def _infeasible(probe: Probe, target: Target, plan: AccumulationPlan) -> AccumulationPlan:
     needed, capacity = probe.device_used_bytes(1), target.capacity_bytes
     state = probe.timeline(1)
     fixed = state.parameter_bytes + state.gradient_bytes + state.optimizer_state_bytes
     return replace(
         plan,
-        max_micro_batch_size=maximum,
+        max_micro_batch_size=probe.largest_that_fits(capacity),
         device_used_bytes=needed,
         reason=(
             f"Even micro-batch 1 takes {needed} bytes ({gib(needed)}) and {gib(capacity)} are "

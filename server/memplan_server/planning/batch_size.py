@@ -57,11 +57,10 @@ def _recommend(
 ) -> BatchSizeRecommendation:
     capacity = target.capacity_bytes
     maximum = probe.largest_that_fits(capacity, limit)
-    room = capacity - int(capacity * headroom_fraction)
     multiple = multiple_of or (TENSOR_CORE_MULTIPLE if maximum >= TENSOR_CORE_MULTIPLE else 1)
-    recommended = probe.largest_within(room, maximum, multiple)
+    recommended = probe.largest_safe(capacity, headroom_fraction, maximum, multiple)
     if not recommended:
-        recommended = probe.largest_within(room, min(maximum, multiple))
+        recommended = probe.largest_safe(capacity, headroom_fraction, min(maximum, multiple))
     return BatchSizeRecommendation(
         gpu=target.gpu,
         capacity_bytes=capacity,
@@ -95,10 +94,13 @@ def _reason(
     if maximum == limit:
         return f"{maximum} fits and is the largest batch asked about."
     if not recommended:
-        return f"{maximum} fits, but nothing leaves {headroom:.0%} of {gib(capacity)} free."
+        return (
+            f"{maximum} is expected to fit, but nothing leaves {headroom:.0%} of {gib(capacity)} "
+            "free and is sure to."
+        )
     return (
         f"{maximum} is the largest that fits in {gib(capacity)}; "
-        f"{recommended} leaves at least {headroom:.0%} free."
+        f"{recommended} leaves at least {headroom:.0%} free, and its upper bound fits."
     )
 
 

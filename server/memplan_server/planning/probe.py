@@ -14,6 +14,7 @@ from memplan.types import AllocatorSettings, GpuType, TrainingJob
 from memplan_server.allocator import Replay, Unlimited
 from memplan_server.gpus.libraries import workspace_bytes
 from memplan_server.planning.targets import Timelines, run
+from memplan_server.planning.uncertainty import safe_bytes
 from memplan_server.timeline import Timeline
 
 __all__ = ["Probe", "Shared", "largest"]
@@ -116,9 +117,13 @@ class Probe:
         self.shared.gap = 1 - found / bound if bound else 0.0
         return found
 
-    def largest_within(self, room_bytes: int, limit: int, multiple_of: int = 1) -> int:
-        """Largest multiple up to `limit` whose device-used bytes stay within `room_bytes`."""
-        room = room_bytes - self.gpu_type.context_bytes
+    def largest_safe(
+        self, capacity_bytes: int, headroom_fraction: float, limit: int, multiple_of: int = 1
+    ) -> int:
+        """Largest multiple up to `limit` that leaves the headroom and whose upper bound fits."""
+        wanted = capacity_bytes - int(capacity_bytes * headroom_fraction)
+        room = min(wanted, safe_bytes(self.timeline(1), capacity_bytes))
+        room -= self.gpu_type.context_bytes
         guess = self._guess(self.reserved_bytes, room)
         found = largest(
             lambda n: self.reserved_bytes(n * multiple_of) <= room,

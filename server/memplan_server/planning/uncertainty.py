@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from memplan_server.timeline import Timeline
 
-__all__ = ["CONFIDENCE", "Bounds", "bounds"]
+__all__ = ["CONFIDENCE", "Bounds", "bounds", "safe_bytes"]
 
 CONFIDENCE = 0.95
 """Share of jobs whose device-used bytes lie on the right side of each bound."""
@@ -40,7 +40,17 @@ _CONVOLUTION = _Margin(below=0.10, below_bytes=100 * _MIB, above=0.12, above_byt
 
 def bounds(timeline: Timeline, device_used_bytes: int) -> Bounds:
     """The bounds for a job with this timeline."""
-    margin = _CONVOLUTION if "convolution" in timeline.traits else _PLAIN
+    margin = _margin(timeline)
     lower = device_used_bytes - int(device_used_bytes * margin.below) - margin.below_bytes
     upper = device_used_bytes + int(device_used_bytes * margin.above) + margin.above_bytes
     return Bounds(max(0, lower), upper)
+
+
+def safe_bytes(timeline: Timeline, capacity_bytes: int) -> int:
+    """The most device-used bytes whose upper bound does not exceed the capacity."""
+    margin = _margin(timeline)
+    return int((capacity_bytes - margin.above_bytes) / (1 + margin.above))
+
+
+def _margin(timeline: Timeline) -> _Margin:
+    return _CONVOLUTION if "convolution" in timeline.traits else _PLAIN
