@@ -385,9 +385,7 @@ REFUSED: dict[str, tuple[tuple[int, ...], Layer, str, str]] = {
     ),
     "huge feed-forward": (
         (4, 8),
-        Layer(
-            transformer_encoder_layer=TransformerEncoderLayer(num_heads=1, dim_feedforward=HUGE)
-        ),
+        Layer(transformer_encoder_layer=TransformerEncoderLayer(num_heads=1, dim_feedforward=HUGE)),
         ".transformer_encoder_layer.dim_feedforward",
         "2^40",
     ),
