@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from hypothesis import strategies as st
+
 from memplan._schema import Field, Kind, schema_of
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -8,8 +8,8 @@
     ├── Cancelled             the caller went away
     └── WorkerFailure         a worker died, or raised what it should not have
 
-The core raises these and nothing else for anything a user can cause; the transport edge maps them to
-status codes. They are plain data, so they cross process borders.
+The core raises these and nothing else for anything a user can cause; the transport edge maps them
+to status codes. They are plain data, so they cross process borders.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The timeline: every allocation and free of a training job, at any batch size.
 
 The simulated GPU runs set-up and two training steps and writes down, in order, which storage is
-allocated or freed. The size of each storage is affine in the micro-batch size, so one timeline holds
-for all of them:
+allocated or freed. The size of each storage is affine in the micro-batch size, so one timeline
+holds for all of them:
 
     sizes = timeline.sizes(batch_size=32)       # bytes of each storage
     for event in timeline.events.tolist():      # s >= 0: storage s is allocated; ~s: it is freed

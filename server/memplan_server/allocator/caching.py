@@ -25,7 +25,7 @@ _Key = tuple[int, int]
 """(size, address): the order of a pool's free blocks."""
 
 
-class OutOfMemory(Exception):  # noqa: N818 - as PyTorch says it
+class OutOfMemory(Exception):
     """The driver has no room for a segment, even with every cached segment given back."""
 
 

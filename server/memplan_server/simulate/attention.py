@@ -141,9 +141,10 @@ def _attention(
         _target.calls.add(call)
     mask = _additive(attn_mask, query.dtype)
     if kernel == "math":
-        return torch.ops.aten._scaled_dot_product_attention_math(
+        out: torch.Tensor = torch.ops.aten._scaled_dot_product_attention_math(
             query, key, value, mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )[0]  # type: ignore[no-any-return]
+        )[0]
+        return out
     scale = query.size(-1) ** -0.5 if scale is None else scale
     if kernel == "flash":
         return _run_flash(query, key, value, dropout_p, is_causal, scale)

@@ -1,11 +1,12 @@
 """Autocast as CUDA does it, for the simulated GPU.
 
-PyTorch has no autocast kernels for a backend written in Python, so they are registered here from the
-lists that it publishes for CUDA and for new backends: aten/src/ATen/autocast_mode.h
-(AT_FORALL_LOWER_PRECISION_FP, _FP32, _FP32_SET_OPT_DTYPE, _DIFFERENT_REDISPATCH_SIGNATURE, _PROMOTE).
-The policies, from the same file:
+PyTorch has no autocast kernels for a backend written in Python, so they are registered here from
+the lists that it publishes for CUDA and for new backends: aten/src/ATen/autocast_mode.h
+(AT_FORALL_LOWER_PRECISION_FP, _FP32, _FP32_SET_OPT_DTYPE, _DIFFERENT_REDISPATCH_SIGNATURE,
+_PROMOTE). The policies, from the same file:
 
-    lower precision     floating-point arguments are cast to autocast's type; casts of float32 leaves
+    lower precision     floating-point arguments are cast to autocast's type; casts of float32
+    leaves
                         that require a gradient (weights) are kept until autocast exits
     float32             floating-point arguments are cast to float32
     set output type     the arguments stay; where the caller names no `dtype` and the first argument
@@ -38,9 +39,9 @@ __all__ = [
 
 LOWER_PRECISION = """
     _convolution.deprecated _convolution conv1d conv2d conv3d conv_tbc conv_transpose1d
-    conv_transpose2d.input conv_transpose3d.input convolution prelu addmm addmv addr matmul einsum mm
-    mv linalg_vecdot linear addbmm baddbmm bmm chain_matmul linalg_multi_dot _thnn_fused_lstm_cell
-    _thnn_fused_gru_cell lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
+    conv_transpose2d.input conv_transpose3d.input convolution prelu addmm addmv addr matmul einsum
+    mm mv linalg_vecdot linear addbmm baddbmm bmm chain_matmul linalg_multi_dot
+    _thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
     _scaled_dot_product_flash_attention scaled_dot_product_attention
 """.split()
 
@@ -72,7 +73,7 @@ PROMOTE = """
 """.split()
 
 _KEY = "AutocastPrivateUse1"
-_KEYSET = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+_KEYSET = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _KEY))
 _LOW = (torch.float16, torch.bfloat16)
 
 Kernel = Callable[..., Any]
@@ -117,16 +118,18 @@ def overload(name: str) -> Kernel:
 
 
 def _eligible(value: torch.Tensor) -> bool:
-    return value.is_floating_point() and value.dtype != torch.float64 and not value.device.type == "cpu"
+    return value.is_floating_point() and value.dtype != torch.float64 and value.device.type != "cpu"
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
-    """`value`, its tensors cast to `dtype` where autocast would; weight casts come from the cache."""
+    """`value` with its tensors cast as autocast would; casts of weights come from the cache."""
     if isinstance(value, torch.Tensor):
         if not _eligible(value) or value.dtype == dtype:
             return value
         weight = value.is_leaf and value.requires_grad and value.dtype == torch.float32
-        keep = dtype in _LOW and weight and not value._is_view() and torch.is_autocast_cache_enabled()
+        keep = (
+            dtype in _LOW and weight and not value._is_view() and torch.is_autocast_cache_enabled()
+        )
         return _cast_weight(value, dtype) if keep else value.to(dtype)
     if isinstance(value, (list, tuple)):
         return type(value)(cast(v, dtype) for v in value)

@@ -1,8 +1,9 @@
 """A device that does not exist.
 
-PyTorch lets Python register a backend under its PrivateUse1 key. Under a `FakeTensorMode`, tensors on
-that device have shapes and no data, autograd and optimizers are the real ones, and decisions that
-PyTorch makes by device (fused dropout, fused LSTM cells, multi-tensor optimizers) fall as on a GPU.
+PyTorch lets Python register a backend under its PrivateUse1 key. Under a `FakeTensorMode`, tensors
+on that device have shapes and no data, autograd and optimizers are the real ones, and decisions
+that PyTorch makes by device (fused dropout, fused LSTM cells, multi-tensor optimizers) fall as on a
+GPU.
 
 `register()` changes the process for good, so it is called in worker processes only.
 

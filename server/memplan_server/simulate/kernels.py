@@ -1,6 +1,7 @@
 """Operators whose CUDA path allocates differently from what a new backend gets.
 
-PyTorch asks `is_cuda()` in a few composite operators; the answer is given here for the simulated GPU.
+PyTorch asks `is_cuda()` in a few composite operators; the answer is given here for the simulated
+GPU.
 """
 
 from __future__ import annotations

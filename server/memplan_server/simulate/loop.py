@@ -1,13 +1,13 @@
 """The training loop that is simulated: what PyTorch's tutorials write, plus what the job asks for.
 
-    for inputs, targets in loader:              # the batch before is let go when overwritten
-        optimizer.zero_grad()
-        with torch.autocast(...):
-            outputs = model(inputs)             # so are the outputs
-            loss = loss_fn(outputs, targets)    # and the loss
-        scaler.scale(loss).backward()
-        clip_grad_norm_(...)
-        scaler.step(optimizer); scaler.update()
+for inputs, targets in loader:              # the batch before is let go when overwritten
+    optimizer.zero_grad()
+    with torch.autocast(...):
+        outputs = model(inputs)             # so are the outputs
+        loss = loss_fn(outputs, targets)    # and the loss
+    scaler.scale(loss).backward()
+    clip_grad_norm_(...)
+    scaler.step(optimizer); scaler.update()
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class Loop:
             self._micro_step(kept, first=micro_step == 0)
             self.recorder.enter(Phase.BACKWARD, step)
             self.scaler.scale(kept["loss"]).backward()
-            self.recorder.mark((p.grad for p in self.parameters if p.grad is not None), Category.GRADIENT)
+            self.recorder.mark(
+                (p.grad for p in self.parameters if p.grad is not None), Category.GRADIENT
+            )
             if self.job.loop.keep_outputs is False:
                 kept.clear()
                 self._targets = []
@@ -108,7 +110,9 @@ class Loop:
 
     def _input(self, spec: InputTensor) -> torch.Tensor:
         dtype: torch.dtype = getattr(torch, spec.dtype.value)
-        channels_last = self.job.memory_format is MemoryFormat.CHANNELS_LAST and len(spec.shape) == 3
+        channels_last = (
+            self.job.memory_format is MemoryFormat.CHANNELS_LAST and len(spec.shape) == 3
+        )
         layout = torch.channels_last if channels_last else torch.contiguous_format
         shape = (self.batch_size, *spec.shape)
         return torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
@@ -133,7 +137,7 @@ class Loop:
             autocast.clear_cache()
 
     def _make_targets(self) -> None:
-        """Targets come with the batch, but their shape is the output's: the first time, room is kept."""
+        """Targets come with the batch, but have the output's shape: at first, room is kept."""
         if self.built.returns_loss or self.job.loss is Loss.MEAN:
             return
         if not self._target_specs:
@@ -152,7 +156,11 @@ class Loop:
             return extract_loss(outputs)
         results = extract_outputs(outputs)
         if self.job.loss is Loss.MEAN:
-            return torch.stack([r.float().mean() for r in results]).sum() if len(results) > 1 else results[0].mean()
+            return (
+                torch.stack([r.float().mean() for r in results]).sum()
+                if len(results) > 1
+                else results[0].mean()
+            )
         if not self._targets:
             self._first_targets(results)
         losses = [self._loss_of(r, t) for r, t in zip(results, self._targets, strict=True)]

@@ -6,7 +6,7 @@ not plain tensors, so the same choice is made here and passed explicitly.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from memplan.types import Optimizer, OptimizerImplementation, OptimizerType
 
 __all__ = ["make", "state_tensors"]
 
-_CLASSES: dict[OptimizerType, type[TorchOptimizer]] = {
+_CLASSES: dict[OptimizerType, Callable[..., TorchOptimizer]] = {
     OptimizerType.SGD: torch.optim.SGD,
     OptimizerType.ADAM: torch.optim.Adam,
     OptimizerType.ADAMW: torch.optim.AdamW,
@@ -74,7 +74,7 @@ class _LikeParameters(TorchOptimizer):
         super().__init__(parameters, {"state_count": state_count})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Move each parameter and its states in place."""
         for group in self.param_groups:
             for parameter in group["params"]:

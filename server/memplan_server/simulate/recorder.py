@@ -75,9 +75,7 @@ class Recorder(FakeTensorMode):
         """The simulated GPU has nothing to initialise."""
         return True
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._depth:
             return super().__torch_dispatch__(func, types, args, kwargs)
         if func is _SCALAR_READ:

@@ -3,9 +3,9 @@
 A new backend gets PyTorch's loop of one cell a time step; CUDA gets `_cudnn_rnn`, which keeps the
 output, the last states and one reserve. Source: aten/src/ATen/native/cudnn/RNN.cpp.
 
-Known limitations: the size of the reserve is cuDNN's own matter; it is modelled as the gates and the
-states that backward needs, for each layer, direction, time step and sample. Packed sequences are not
-modelled.
+Known limitations: the size of the reserve is cuDNN's own matter; it is modelled as the gates and
+the states that backward needs, for each layer, direction, time step and sample. Packed sequences
+are not modelled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ RESERVE_VALUES = {"lstm": 6, "gru": 5, "rnn_tanh": 2, "rnn_relu": 2}
 gates, the candidate's recurrent part and output for a GRU; output and input for an RNN."""
 
 _libraries: list[torch.library.Library] = []  # a Library undoes its registrations when collected
-_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+_AUTOCAST_KEY = "AutocastPrivateUse1"
+_AUTOCAST = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _AUTOCAST_KEY))
 
 
 def register() -> None:
@@ -34,7 +35,7 @@ def register() -> None:
     library = torch.library.Library("aten", "IMPL")
     for name in RESERVE_VALUES:
         library.impl(f"{name}.input", _kernel(name), "AutogradPrivateUse1")
-        library.impl(f"{name}.input", _autocast_kernel(name), "AutocastPrivateUse1")
+        library.impl(f"{name}.input", _autocast_kernel(name), _AUTOCAST_KEY)
     _libraries.append(library)
 
 
@@ -72,7 +73,8 @@ def _kernel(name: str) -> Callable[..., Any]:
         directions = 2 if bidirectional else 1
         width = states[0].size(-1) * directions
         values = RESERVE_VALUES[name] * num_layers
-        return _CudnnRnn.apply(input, len(states), width, values, *states, *params)
+        run: Callable[..., Any] = _CudnnRnn.apply
+        return run(input, len(states), width, values, *states, *params)
 
     return kernel
 
@@ -81,7 +83,9 @@ class _CudnnRnn(torch.autograd.Function):
     """Allocates what `_cudnn_rnn` and `_cudnn_rnn_backward` do."""
 
     @staticmethod
-    def forward(ctx: Any, input: torch.Tensor, states: int, width: int, values: int, *rest: Any) -> Any:
+    def forward(
+        ctx: Any, input: torch.Tensor, states: int, width: int, values: int, *rest: Any
+    ) -> Any:
         steps_and_batch = input.shape[:-1]
         output = input.new_empty(*steps_and_batch, width)
         last = tuple(torch.empty_like(state) for state in rest[:states])
@@ -100,4 +104,3 @@ class _CudnnRnn(torch.autograd.Function):
         pieces = flat.split([p.numel() for p in params])
         grad_params = tuple(g.view(p.shape) for g, p in zip(pieces, params, strict=True))
         return (grad_input, None, None, None, *grad_states, *grad_params)
-

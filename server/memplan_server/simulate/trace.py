@@ -1,8 +1,8 @@
 """A job's timeline: the training loop executed twice on the simulated GPU, at two batch sizes.
 
 The size of every storage is affine in the batch size and the sequence of events does not depend on
-it, so two executions give the timeline at every batch size. Where the sequences differ, the timeline
-holds for the one batch size asked for, and says so.
+it, so two executions give the timeline at every batch size. Where the sequences differ, the
+timeline holds for the one batch size asked for, and says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from memplan_server.models import BuiltModel
 from memplan_server.simulate import attention, autocast, device, libraries, optimizers, placing
 from memplan_server.simulate.loop import Loop
 from memplan_server.simulate.recorder import Recorder, Recording
-from memplan_server.timeline import Category, Module, Phase, Timeline
+from memplan_server.timeline import Category, Int64, Module, Phase, Timeline, UInt8
 
 __all__ = ["BATCH_SIZES", "execute", "trace_affine", "trace_at"]
 
@@ -71,7 +71,7 @@ def prepare(job: TrainingJob, module: nn.Module) -> None:
     if dtype is not None:
         module.to(dtype)
     if job.memory_format is MemoryFormat.CHANNELS_LAST:
-        module.to(memory_format=torch.channels_last)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def execute(
@@ -158,8 +158,8 @@ def _assemble(
     job: TrainingJob,
     built: BuiltModel,
     done: Execution,
-    intercept: np.ndarray[tuple[int], np.dtype[np.int64]],
-    slope: np.ndarray[tuple[int], np.dtype[np.int64]],
+    intercept: Int64,
+    slope: Int64,
     *,
     affine: bool,
 ) -> Timeline:
@@ -192,7 +192,7 @@ def _assemble(
     )
 
 
-def _phases(recording: Recording) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _phases(recording: Recording) -> tuple[UInt8, UInt8]:
     """Phase and training step of each event, from where they begin."""
     starts = [start for start, _, _ in recording.marks]
     lengths = np.diff([*starts, len(recording.events)])
@@ -201,8 +201,8 @@ def _phases(recording: Recording) -> tuple[np.ndarray, np.ndarray]:  # type: ign
     return phase, step
 
 
-def _categories(recording: Recording, phase: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    """What each storage is for. A result of the forward pass that does not outlive it is temporary."""
+def _categories(recording: Recording, phase: UInt8) -> UInt8:
+    """What each storage is for. What forward makes and does not outlive it is temporary."""
     category = np.array([s.category for s in recording.storages], np.uint8)
     born = np.zeros(len(category), np.int64)
     segment = np.cumsum(np.diff(phase, prepend=phase[:1]) != 0)

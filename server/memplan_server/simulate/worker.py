@@ -27,7 +27,8 @@ from torch._subclasses.fake_tensor import (
 from memplan.types import TrainingJob
 from memplan_server import models
 from memplan_server.errors import InvalidJob, LimitExceeded, MemplanError, Violation
-from memplan_server.simulate import device, trace as tracing
+from memplan_server.simulate import device
+from memplan_server.simulate import trace as tracing
 from memplan_server.timeline import Timeline
 
 __all__ = ["initialize", "list_models", "trace"]
@@ -87,9 +88,13 @@ def _errors_of_the_model(field: str, what: str) -> Iterator[None]:
     except MemplanError:
         raise
     except MemoryError:
-        raise LimitExceeded("The job needs more memory to simulate than a worker may take.") from None
+        raise LimitExceeded(
+            "The job needs more memory to simulate than a worker may take."
+        ) from None
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        reason = f"it needs the values of data: {error.func} has a result whose shape depends on them"
+        reason = (
+            f"it needs the values of data: {error.func} has a result whose shape depends on them"
+        )
         raise InvalidJob(Violation(field, f"{what}: {reason}.")) from None
     except Exception as error:
         raise InvalidJob(Violation(field, f"{what}: {_first_line(error)}")) from error
