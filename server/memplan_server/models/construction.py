@@ -65,7 +65,7 @@ def construction(field: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without paths of this machine. At most 300 characters."""
+    """First line of what an error says, without this machine's paths: at most 300 characters."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, KeyError):
         text = f"there is no {text}"

@@ -1,4 +1,4 @@
-"""One function for each kind of layer: (layer, what flows in, place) -> (module, what flows out)."""
+"""A function for each kind of layer: (layer, what flows in, place) -> (module, what flows on)."""
 
 from __future__ import annotations
 

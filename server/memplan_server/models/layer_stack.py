@@ -1,6 +1,6 @@
 """A model written down layer by layer -> a module, with input features inferred.
 
-The shape of one sample is followed from layer to layer by arithmetic before any module is made, so a
+The shape of one sample is followed from layer to layer by arithmetic before any module is made: a
 wrong number is refused with the layer's place in the request, the number given and the number that
 flows in.
 """

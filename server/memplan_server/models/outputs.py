@@ -4,8 +4,8 @@
     loss = extract_loss(model(**inputs, labels=labels))
 
 Known shapes of output: a tensor; torchvision's named tuples and dictionaries with auxiliary outputs
-(GoogLeNet, Inception, segmentation), all of which count in the loss as in torchvision's own training
-scripts; transformers' `ModelOutput`, of which only the logits do.
+(GoogLeNet, Inception, segmentation), all of which count in the loss as in torchvision's own
+training scripts; transformers' `ModelOutput`, of which only the logits do.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """timm's models, with the input size of their pretrained configuration.
 
-Options in `config` are those of the model's class that data can describe (`num_classes`, `in_chans`,
-`drop_path_rate` ...). A name may carry the tag of a pretrained configuration
-(`timm/vit_base_patch16_224.augreg_in21k`), whose input size and number of classes are then used. For
-an input of another size the model is made with `img_size`, where its class has it.
+Options in `config` are those of the model's class that data can describe (`num_classes`,
+`in_chans`, `drop_path_rate` ...). A name may carry the tag of a pretrained configuration
+(`timm/vit_base_patch16_224.augreg_in21k`), whose input size and number of classes are then used.
+For an input of another size the model is made with `img_size`, where its class has it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """torchvision's classification, segmentation and video models.
 
-Options in `config` are those of the model's class that data can describe (`num_classes`, `dropout`,
-`groups` ...) and of its builder (`aux_loss` of segmentation models). Models whose position tables or
-windows have a fixed size are made for the input given.
+Options in `config` are those of the model's class that data can describe (`num_classes`,
+`dropout`, `groups` ...) and of its builder (`aux_loss` of segmentation models). Models whose
+position tables or windows have a fixed size are made for the input given.
 
 Known limitations: detection models (their targets are lists of boxes), optical flow and quantized
 models are left out.
@@ -48,8 +48,8 @@ _DEFAULT_SHAPES: Mapping[str, tuple[int, ...]] = {
     "torchvision.models.segmentation": (3, 520, 520),
     "torchvision.models.video": (3, 16, 224, 224),
 }
-"""By the package of the builder; height and width are replaced by what the model's published weights
-were trained with, where they say."""
+"""By the package of the builder; height and width are replaced by what the model's published
+weights were trained with, where they say."""
 
 _FIXED_DEFAULT = ("VisionTransformer",)
 """Classes whose constructor has a default input size of its own (224)."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from building import named, parameters, violation
+
 from memplan.types import DataType, InputTensor, Loss, Precision
 from memplan_server.errors import InvalidJob, UnknownName
 from memplan_server.models import build, extract_loss, extract_outputs, list_models, options
