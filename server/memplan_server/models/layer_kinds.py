@@ -184,7 +184,8 @@ def _recurrent(layer: Recurrent, flow: Flow, place: Place) -> Made:
         "hidden_size", 4, layer.hidden_size, max(features, directions * layer.hidden_size)
     )
     layers = _or(layer.num_layers, 1)
-    recurrence = modules.RECURRENT[_or(layer.type, RecurrentType.LSTM)](
+    make: Callable[..., nn.RNNBase] = modules.RECURRENT[_or(layer.type, RecurrentType.LSTM)]
+    recurrence = make(
         features,
         layer.hidden_size,
         layers,

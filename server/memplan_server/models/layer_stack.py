@@ -99,7 +99,7 @@ def _sequence(layers: Sequence[Layer], flow: Flow, path: str) -> tuple[nn.Module
     """Layers one after the other."""
     if not layers:
         raise InvalidJob(Violation(path, "must have at least one layer."))
-    named = []
+    named: list[tuple[str, nn.Module]] = []
     for index, layer in enumerate(layers):
         place = _place(layer, index, path)
         for name in _names(layer, place, taken={n for n, _ in named}, index=index):

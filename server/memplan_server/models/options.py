@@ -98,9 +98,14 @@ def _largest(value: Any) -> float:
     return value if isinstance(value, (int, float)) else 0
 
 
+def _origin(annotation: Annotation) -> Any:
+    """`list` of `list[int]`; None of what has no arguments."""
+    return typing.get_origin(annotation)
+
+
 def _members(annotation: Annotation) -> tuple[Annotation, ...]:
     """The alternatives of a union; the annotation itself where it is none."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+    if _origin(annotation) in (typing.Union, types.UnionType):
         return typing.get_args(annotation)
     return (annotation,)
 
@@ -111,17 +116,17 @@ def _data(annotation: Annotation) -> bool:
 
 
 def _data_member(member: Annotation) -> bool:
-    if member in _SCALARS or typing.get_origin(member) is typing.Literal:
+    if member in _SCALARS or _origin(member) is typing.Literal:
         return True
     if member in (list, tuple, Any) or _is_mapping(member):
         return True
-    if typing.get_origin(member) not in _SEQUENCES:
+    if _origin(member) not in _SEQUENCES:
         return False
     return all(_data(item) for item in typing.get_args(member) if item is not Ellipsis)
 
 
 def _is_mapping(member: Annotation) -> bool:
-    kind = typing.get_origin(member) or member
+    kind = _origin(member) or member
     return typing.is_typeddict(kind) or kind in (dict, collections.abc.Mapping)
 
 
@@ -136,7 +141,7 @@ def _converted(value: Any, annotation: Annotation) -> Any:
 
 
 def _converted_member(value: Any, member: Annotation) -> Any:
-    origin = typing.get_origin(member)
+    origin = _origin(member)
     if origin is typing.Literal and value in typing.get_args(member):
         return value
     if member is Any or (member is _NONE and value is None):
@@ -165,7 +170,7 @@ def _scalar(value: Any, kind: type) -> Any:
 def _sequence(value: Any, member: Annotation) -> list[Any] | tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
         raise ValueError(value)
-    made = tuple if tuple in (member, typing.get_origin(member)) else list
+    made = tuple if tuple in (member, _origin(member)) else list
     items = typing.get_args(member)
     if not items:
         return made(value)
@@ -193,7 +198,7 @@ def _spoken_member(member: Annotation) -> str:
     if member is Any or _is_mapping(member):
         return "anything" if member is Any else "a mapping"
     items: Sequence[Annotation] = typing.get_args(member)
-    if typing.get_origin(member) is typing.Literal:
+    if _origin(member) is typing.Literal:
         return f"one of {', '.join(map(repr, items))}"
     of = " and ".join(dict.fromkeys(_spoken(item) for item in items if item is not Ellipsis))
     return f"a list of ({of})" if of else "a list"

@@ -79,9 +79,8 @@ def _pixels(config: Any, *, video: bool) -> tuple[int, ...]:
 
 def _features(config: Any) -> tuple[int, ...]:
     """A spectrogram: bins first for Whisper, whose length is fixed, else time first."""
-    bins = int(
-        getattr(config, "num_mel_bins", None) or getattr(config, "feature_projection_input_dim", 80)
-    )
+    bins: Any = getattr(config, "num_mel_bins", None)
+    bins = int(bins or getattr(config, "feature_projection_input_dim", 80))
     if config.model_type == "whisper":
         return (bins, 2 * int(config.max_source_positions))
     return (_SPECTROGRAM_STEPS, bins)
