@@ -26,7 +26,7 @@ def start(data_dir: Path) -> Iterator[Starter]:
                 "metrics_port": 0,
                 "data_dir": data_dir,
                 "workers": 1,
-                "job_time_limit": 2.0,
+                "job_time_limit": 600.0,
                 "worker_memory_limit": 256 << 20,
             }
             server = serve(Settings(**(defaults | settings)), tasks_module="fake_tasks")

@@ -1,7 +1,7 @@
 """A tasks module for workers that does on demand what models do by accident.
 
 The name of the job's model says what happens: `fake/hang`, `fake/kill`, ... Each trace leaves a
-file in the folder that FAKE_TASKS_LOG names, so that tests can count them.
+file in the folder that FAKE_TASKS_LOG names, so that tests can count them and wait for them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ NAMES = (
     "fake/crash",
     "fake/defect",
     "fake/explode",
+    "fake/gated",
     "fake/hang",
     "fake/kill",
     "fake/memory-once",
@@ -68,6 +69,11 @@ def pid() -> int:
     return os.getpid()
 
 
+def gate() -> Path:
+    """`fake/gated` goes on when this file is there."""
+    return Path(os.environ["FAKE_TASKS_GATE"])
+
+
 def _note(text: str) -> None:
     if "FAKE_TASKS_LOG" in os.environ:
         Path(os.environ["FAKE_TASKS_LOG"], uuid.uuid4().hex).write_text(text)
@@ -78,6 +84,9 @@ def _misbehave(how: str) -> None:
         time.sleep(3600)
     if how == "slow":
         time.sleep(SLOW_S)
+    if how == "gated":
+        while not gate().exists():
+            time.sleep(0.01)
     if how == "explode":
         hoard = []
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,16 @@ from memplan.v1 import planner_pb2 as pb
 from memplan.v1.planner_pb2_grpc import MemoryPlannerStub
 from memplan_server.app import RunningServer
 
-SOON_S = 20.0
+SOON_S = 60.0
+"""Longest time for anything to happen that does happen, on a machine as busy as may be."""
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until it holds; fails when that is not soon."""
+    deadline = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @dataclass
@@ -45,6 +55,10 @@ class Served:
         """The value of a sample as the text format names it; 0 where there is none yet."""
         lines = (line.rpartition(" ") for line in self.metrics().splitlines())
         return next((float(value) for name, _, value in lines if name == sample), 0.0)
+
+    def wait_for(self, sample: str, value: float = 1) -> None:
+        """Wait until a sample has a value."""
+        wait_until(lambda: self.metric(sample) == value)
 
     def call(self, method: str, request: object) -> Any:
         return getattr(self.stub, method)(request, timeout=SOON_S)

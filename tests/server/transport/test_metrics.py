@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,11 +39,9 @@ def test_verdicts_are_counted_whether_kept_or_fresh(fake: Served) -> None:
 def test_work_is_seen(fake: Served) -> None:
     call = fake.stub.EstimateMemory.future(estimate("hang"))
     others = [fake.stub.EstimateMemory.future(estimate("slow", n)) for n in (1, 2)]
-    while not fake.metric('memplan_workers{state="busy"}'):
-        time.sleep(0.01)
-    while not fake.metric("memplan_worker_tasks_queued"):
-        time.sleep(0.01)
-    assert fake.metric("memplan_requests_in_flight") == 3
+    fake.wait_for('memplan_workers{state="busy"}')
+    fake.wait_for("memplan_requests_in_flight", 3)
+    fake.wait_for("memplan_worker_tasks_queued")
     for waiting in (call, *others):
         waiting.cancel()
 

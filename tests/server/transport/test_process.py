@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving import SOON_S, Starter, estimate
+from serving import SOON_S, Starter, estimate, wait_until
 
 from memplan.v1.planner_pb2_grpc import MemoryPlannerStub
 from memplan_server.app import serve
@@ -62,7 +62,16 @@ def finished(process: subprocess.Popen[str]) -> tuple[str, str]:
     return out, err
 
 
-def test_sigterm_drains(data_dir: Path) -> None:
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
+    """Whether a worker has begun a task."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    monkeypatch.setenv("FAKE_TASKS_LOG", str(folder))
+    return lambda task: any(path.read_text() == task for path in folder.iterdir())
+
+
+def test_sigterm_drains(data_dir: Path, begun: Callable[[str], bool]) -> None:
     with running(data_dir) as (process, port), grpc.insecure_channel(f"127.0.0.1:{port}") as ch:
         stub = MemoryPlannerStub(ch)
         stub.EstimateMemory(estimate("ok"), timeout=SOON_S)
@@ -70,7 +79,7 @@ def test_sigterm_drains(data_dir: Path) -> None:
         states = iter(watch)
         assert next(states).status == health_pb2.HealthCheckResponse.SERVING
         under_way = stub.EstimateMemory.future(estimate("slow"), timeout=SOON_S)
-        time.sleep(0.2)
+        wait_until(lambda: begun("trace fake/slow"))
         process.send_signal(signal.SIGTERM)
         assert next(states).status == health_pb2.HealthCheckResponse.NOT_SERVING
         watch.cancel()
@@ -79,7 +88,7 @@ def test_sigterm_drains(data_dir: Path) -> None:
         assert "Traceback" not in err
 
 
-def test_draining_ends_when_its_time_is_up(data_dir: Path) -> None:
+def test_draining_ends_when_its_time_is_up(data_dir: Path, begun: Callable[[str], bool]) -> None:
     flags = ("--drain-time=0.3", "--log-format=json")
     with (
         running(data_dir, *flags) as (process, port),
@@ -88,12 +97,12 @@ def test_draining_ends_when_its_time_is_up(data_dir: Path) -> None:
         stub = MemoryPlannerStub(ch)
         stub.EstimateMemory(estimate("ok"), timeout=SOON_S)
         hanging = stub.EstimateMemory.future(estimate("hang"), timeout=SOON_S)
-        time.sleep(0.2)
+        wait_until(lambda: begun("trace fake/hang"))
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert hanging.code() is not grpc.StatusCode.OK
         _, err = finished(process)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 25  # the default is 30
         assert '"message": "stopped"' in err
 
 
@@ -168,7 +177,7 @@ def is_served(port: int, credentials: grpc.ChannelCredentials) -> bool:
     with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
-            stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+            stub.Check(health_pb2.HealthCheckRequest(), timeout=SOON_S)
         except grpc.RpcError:
             return False
         return True
