@@ -16,11 +16,13 @@ from memplan._schema import Field, Kind, schema_of
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _WHOLE = st.integers(-(2**53), 2**53)
 _LEAVES = st.none() | st.booleans() | _WHOLE | st.floats(allow_nan=False) | _TEXT
-_PLAIN = st.recursive(
-    _LEAVES,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
-    max_leaves=5,
-)
+
+
+def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return inner | st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3)
+
+
+_PLAIN = _nested(_nested(_LEAVES))
 _MAX_LEVELS = 6
 
 
