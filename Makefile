@@ -21,14 +21,14 @@ plan: $(VENV)/.installed ## Set up what a user needs, and print the plan of a re
 		--precision fp32 --gpu nvidia-a100-40gb --gpu nvidia-t4 --global-batch-size 1024
 
 test: $(VENV)/.installed-dev ## Run the test suite
-	$(BIN)/pytest -m 'not integration'
+	$(BIN)/pytest -m 'not integration and not slow'
 
-test-integration: $(VENV)/.installed-dev ## Run the tests against Debian's packages (installs them when root)
+test-integration: $(VENV)/.installed-dev ## Run the long tests and those against Debian's packages (installs them when root)
 	@command -v promtool >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
 		--no-install-recommends prometheus >/dev/null; } \
 		|| { echo 'promtool is missing: install the package prometheus, or run this as root.' >&2; exit 1; }
-	$(BIN)/pytest -m integration
+	$(BIN)/pytest -m 'integration or slow'
 
 lint: $(VENV)/.installed-dev ## Check style, types and the contract
 	$(BIN)/ruff check .

@@ -33,8 +33,13 @@ def traced(job: TrainingJob) -> Timeline:
     return Timeline.from_bytes(worker.trace(job, AMPERE))
 
 
+QUICK = "resnet18 convnext_tiny deit_tiny_patch16_224 bert gpt2 llama t5 lstm gru mnist".split()
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in JOBS]
+)
 def test_predicted_equals_traced_event_for_event(name: str, precision: Precision) -> None:
     job = replace(JOBS[name], precision=precision)
     built = models.build(job)
