@@ -1,24 +1,29 @@
 """How many of the catalogs' models get an estimate.
 
-    python bench/coverage.py --torchvision --timm 200 --transformers 40
-    python bench/coverage.py --transformers --markdown coverage.md
+    python bench/coverage.py --torchvision --timm 200 --transformers 60 \\
+        --results coverage.jsonl --markdown docs/models.md
 
 Every model is built with its defaults and its training step is simulated (SGD, fp32, on an A100). A
 number after a library takes a sample: of the sorted list of N names those at positions
 floor(i * N / number), i = 0, 1, ... One worker process at low priority; a model that takes longer
-than the time limit or kills the worker counts as failed.
+than the time limit or kills the worker counts as failed. Models that already have an estimate in
+the results file are not run again, so a run can be continued.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import json
 import multiprocessing
 import os
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pebble import ProcessExpired, ProcessPool
@@ -43,6 +48,8 @@ class Result:
     """Why there is no estimate; empty when there is one."""
     parameters: int = 0
     affine: bool = True
+    size: int = 0
+    """How many models the library has in this group."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,11 +70,12 @@ def main(arguments: Sequence[str]) -> int:
             for group, name in _sample(names[library], number)
             if options.only in name
         ]
-        results = list(_run(pool, chosen, options.timeout))
+        sizes = Counter(group for library in LIBRARIES for group, _ in names[library])
+        results = list(_run(pool, chosen, sizes, options))
         pool.stop()
     print(_summary(results))
     if options.markdown is not None:
-        options.markdown.write_text(_markdown(results))
+        options.markdown.write_text(_markdown(results, wanted))
     return 0
 
 
@@ -77,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{library}", nargs="?", type=int, const=0, metavar="NUMBER")
     parser.add_argument("--only", default="", metavar="TEXT", help="names that contain this")
     parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a table")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="JSON lines, read and added to"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page")
     return parser
 
 
@@ -120,15 +131,34 @@ def _sample(names: Sequence[tuple[str, str]], number: int) -> list[tuple[str, st
     return [names[i * len(names) // number] for i in range(number)]
 
 
-def _run(pool: ProcessPool, chosen: Sequence[tuple[str, str]], timeout: float) -> Iterator[Result]:
+def _run(
+    pool: ProcessPool,
+    chosen: Sequence[tuple[str, str]],
+    sizes: Mapping[str, int],
+    options: argparse.Namespace,
+) -> Iterator[Result]:
+    done = _read(options.results)
     for position, (group, name) in enumerate(chosen, 1):
-        result = _one(pool, group, name, timeout)
-        outcome = "ok" if not result.reason else f"FAILED: {result.reason}"
-        print(f"{position}/{len(chosen)} {name} {result.seconds:.1f} s {outcome}", flush=True)
+        result = done.get(name)
+        if result is None:
+            result = _one(pool, group, name, options.timeout, sizes[group])
+            outcome = "ok" if not result.reason else f"FAILED: {result.reason}"
+            print(f"{position}/{len(chosen)} {name} {result.seconds:.1f} s {outcome}", flush=True)
+            if options.results is not None:
+                with options.results.open("a") as file:
+                    file.write(json.dumps(asdict(result)) + "\n")
         yield result
 
 
-def _one(pool: ProcessPool, group: str, name: str, timeout: float) -> Result:
+def _read(file: Path | None) -> dict[str, Result]:
+    """Estimates in a results file, by model; failures are tried again."""
+    if file is None or not file.exists():
+        return {}
+    found = [Result(**json.loads(line)) for line in file.read_text().splitlines()]
+    return {result.name: result for result in found if not result.reason}
+
+
+def _one(pool: ProcessPool, group: str, name: str, timeout: float, size: int) -> Result:
     start = time.monotonic()
     timeline, reason = None, ""
     try:
@@ -148,6 +178,7 @@ def _one(pool: ProcessPool, group: str, name: str, timeout: float) -> Result:
         reason=reason,
         parameters=timeline.parameter_count if timeline else 0,
         affine=timeline.affine if timeline else True,
+        size=size,
     )
 
 
@@ -167,13 +198,62 @@ def _summary(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _markdown(results: Sequence[Result]) -> str:
-    lines = ["| model | parameters | estimate |", "|---|---:|---|"]
-    for r in results:
-        good = "yes" if r.affine else "yes, for each batch size apart"
-        outcome = f"no: {r.reason}" if r.reason else good
-        lines.append(f"| `{r.name}` | {r.parameters:,} | {outcome.replace('|', '/')} |")
-    return "\n".join(lines) + "\n"
+def _markdown(results: Sequence[Result], wanted: Mapping[str, int | None]) -> str:
+    groups = {r.group: [o for o in results if o.group == r.group] for r in results}
+    arguments = " ".join(
+        f"--{library} {number or ''}".rstrip()
+        for library, number in wanted.items()
+        if number is not None
+    )
+    return "\n".join(
+        [
+            _HEAD.format(versions=_versions(), arguments=arguments),
+            "| models | known | tried | with an estimate | share | each batch size apart |",
+            "|---|---:|---:|---:|---:|---:|",
+            *(_row(group, own) for group, own in groups.items()),
+            "",
+            _APART,
+            "",
+            "## Without an estimate",
+            "",
+            *(f"- `{r.name}`: {r.reason.replace('|', '/')}" for r in results if r.reason),
+            *(_names(group, own) for group, own in groups.items()),
+            "",
+        ]
+    )
+
+
+_HEAD = """# Models
+
+`memplan models` lists every name. This page says which of them get an estimate as they are, with
+their default configuration and input. It is written by
+
+    python bench/coverage.py {arguments} --markdown docs/models.md
+
+with {versions}. Each model is built and its training step simulated (SGD, fp32, micro-batch 4, on
+an A100). Of a library with N names of which k were tried, they are those at positions
+floor(i * N / k), i = 0 ... k - 1, of the sorted list: nobody picked them.
+"""
+
+_APART = """Each batch size apart: the sequence of allocations depends on the batch size, so every
+batch size asked about is simulated anew; the answer is as good and takes longer."""
+
+
+def _versions() -> str:
+    libraries = ("torch", *LIBRARIES)
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
+
+
+def _row(group: str, own: Sequence[Result]) -> str:
+    good = [r for r in own if not r.reason]
+    apart = sum(not r.affine for r in good)
+    share = 100 * len(good) / len(own)
+    return f"| {group} | {own[0].size} | {len(own)} | {len(good)} | {share:.1f} % | {apart} |"
+
+
+def _names(group: str, own: Sequence[Result]) -> str:
+    named = (f"`{r.name.partition('/')[2]}`" for r in own if not r.reason)
+    return f"\n## With an estimate: {group}\n\n{textwrap.fill(', '.join(named), 100)}"
 
 
 if __name__ == "__main__":

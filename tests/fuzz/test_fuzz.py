@@ -11,7 +11,6 @@ import re
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,33 @@ from memplan_server.app import RunningServer, serve
 from memplan_server.settings import Settings
 
 CODE = grpc.StatusCode
-REFUSALS = {CODE.INVALID_ARGUMENT, CODE.NOT_FOUND, CODE.RESOURCE_EXHAUSTED}
+PRECISE = {
+    CODE.OK,
+    CODE.INVALID_ARGUMENT,
+    CODE.NOT_FOUND,
+    CODE.RESOURCE_EXHAUSTED,
+    CODE.DEADLINE_EXCEEDED,
+}
+GOOD = {  # absurd, and yet there is an answer
+    "largest batch",
+    "huge features",
+    "huge input",
+    "scalar image",
+    "no classes",
+}
+ANSWERS = {
+    "2^40 elements": {CODE.RESOURCE_EXHAUSTED},
+    "huge image": {CODE.RESOURCE_EXHAUSTED},
+    "unknown library": {CODE.NOT_FOUND},
+    "unknown model": {CODE.NOT_FOUND},
+    "private function": {CODE.NOT_FOUND},
+    "not a model": {CODE.NOT_FOUND},
+    "negative layers": {CODE.OK, CODE.INVALID_ARGUMENT},
+    "2,000 layers": {CODE.OK, CODE.DEADLINE_EXCEEDED},
+    "nested 15 deep": {CODE.OK, CODE.DEADLINE_EXCEEDED},
+} | dict.fromkeys(GOOD, {CODE.OK})
+"""Statuses of chosen requests other than INVALID_ARGUMENT."""
+ANY_MESSAGE, SPOILT, RANDOM = 80, 60, 80
 LIMIT_S = 15.0
 PATIENCE_S = 60.0
 LEAKS = re.compile(
@@ -47,12 +72,11 @@ FUZZ = settings(
 
 
 class Target:
-    """A server with tight limits, and what it answered."""
+    """A server with tight limits."""
 
     def __init__(self, server: RunningServer, channel: grpc.Channel) -> None:
         self.server = server
         self.channel = channel
-        self.answers: Counter[grpc.StatusCode] = Counter()
 
     def send(self, data: bytes, method: str = "EstimateMemory") -> Any:
         """The status of a call, after it was looked at for leaks."""
@@ -65,10 +89,7 @@ class Target:
             said = f"{answer.details()} {status.details if status else ''}"
             assert answer.details()
             assert not LEAKS.search(said), said
-            code = answer.code()
-            self.answers[code] += 1
-            return code
-        self.answers[CODE.OK] += 1
+            return answer.code()
         return CODE.OK
 
     def is_serving(self) -> bool:
@@ -96,14 +117,20 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         assert made.is_serving()
         yield made
         assert made.is_serving()
-        assert sum(made.answers.values()) >= 200, made.answers
     server.stop()
 
 
-@pytest.mark.parametrize("name", chosen())
+CHOSEN = chosen()
+
+
+@pytest.mark.parametrize("name", CHOSEN)
 def test_chosen_requests(target: Target, name: str) -> None:
-    code = target.send(chosen()[name])
-    assert code in REFUSALS | {CODE.OK, CODE.DEADLINE_EXCEEDED}
+    assert target.send(CHOSEN[name]) in ANSWERS.get(name, {CODE.INVALID_ARGUMENT})
+
+
+def test_there_are_enough_of_them() -> None:
+    assert set(ANSWERS) <= set(CHOSEN)
+    assert len(CHOSEN) + ANY_MESSAGE + SPOILT + RANDOM >= 200
 
 
 METHODS = {
@@ -116,7 +143,7 @@ METHODS = {
 }
 
 
-@settings(FUZZ, max_examples=80)
+@settings(FUZZ, max_examples=ANY_MESSAGE)
 @given(
     request=st.sampled_from(sorted(METHODS)).flatmap(
         lambda m: st.tuples(st.just(m), messages(METHODS[m].DESCRIPTOR))
@@ -124,24 +151,22 @@ METHODS = {
 )
 def test_any_message_of_the_contract(target: Target, request: tuple[str, Message]) -> None:
     method, message = request
-    code = target.send(message.SerializeToString(), method)
-    assert code in REFUSALS | {CODE.OK, CODE.DEADLINE_EXCEEDED}
+    assert target.send(message.SerializeToString(), method) in PRECISE
 
 
-@settings(FUZZ, max_examples=60)
+@settings(FUZZ, max_examples=SPOILT)
 @given(request=st.sampled_from([mlp(), convnet()]).flatmap(spoilt))
 def test_good_jobs_with_something_wrong(target: Target, request: Message) -> None:
-    code = target.send(request.SerializeToString())
-    assert code in REFUSALS | {CODE.OK, CODE.DEADLINE_EXCEEDED}
+    assert target.send(request.SerializeToString()) in PRECISE
 
 
 def test_random_bytes(target: Target) -> None:
     rng = random.Random(0)
     good = mlp().SerializeToString()
-    for _ in range(40):
+    for _ in range(RANDOM // 2):
         at = rng.randrange(len(good))
         for data in (rng.randbytes(rng.randrange(200)), good[:at] + rng.randbytes(3) + good[at:]):
-            assert target.send(data) in REFUSALS | {CODE.OK, CODE.DEADLINE_EXCEEDED}
+            assert target.send(data) in PRECISE
 
 
 def test_100_megabytes(target: Target) -> None:
@@ -163,20 +188,22 @@ def worker_pids() -> list[int]:
 
 
 def test_killed_workers(target: Target) -> None:
+    call = target.channel.unary_unary("/memplan.v1.MemoryPlanner/EstimateMemory")
     slow = named("torchvision/densenet201")
-    for batch_size in (1, 2, 3):
-        others = worker_pids()
-        call = target.channel.unary_unary("/memplan.v1.MemoryPlanner/EstimateMemory")
-        slow.job.optimizer.momentum = batch_size / 10  # none is found in a cache
+    killed = 0
+    for attempt in range(50):  # a kill may come too early or too late to be noticed
+        slow.job.optimizer.momentum = attempt / 100  # none is found in a cache
         waiting = call.future(slow.SerializeToString(), timeout=PATIENCE_S)
-        time.sleep(0.3)
-        for pid in worker_pids() or others:
+        time.sleep(0.1)
+        for pid in worker_pids():
             os.kill(pid, signal.SIGKILL)
         assert waiting.code() in {CODE.INTERNAL, CODE.OK}
-        target.answers[waiting.code()] += 1
         if waiting.code() is CODE.INTERNAL:
             assert not LEAKS.search(waiting.details())
-    assert target.answers[CODE.INTERNAL] > 0
+            killed += 1
+        if killed == 3:
+            break
+    assert killed == 3
     assert target.is_serving()
 
 
@@ -188,7 +215,6 @@ def test_cancelled_calls(target: Target) -> None:
         waiting = call.future(request.SerializeToString(), timeout=PATIENCE_S)
         time.sleep(0.05 * (n % 3))
         waiting.cancel()
-        target.answers[CODE.CANCELLED] += 1
     assert target.is_serving()
 
 
@@ -200,5 +226,4 @@ def test_impatient_calls(target: Target) -> None:
         with pytest.raises(grpc.RpcError) as raised:
             call(request.SerializeToString(), timeout=0.02)
         assert raised.value.code() is CODE.DEADLINE_EXCEEDED
-        target.answers[CODE.DEADLINE_EXCEEDED] += 1
     assert target.is_serving()

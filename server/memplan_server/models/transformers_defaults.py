@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from memplan.types import DataType
+from memplan_server.models import transformers_config
 
 __all__ = ["BOOLEANS", "INDICES", "holds_indices", "learned_positions", "main_shape"]
 
@@ -21,6 +22,8 @@ _AUDIO_SAMPLES = 160_000
 """Ten seconds at 16 kHz."""
 _SPECTROGRAM_STEPS = 1_000
 """Ten seconds of frames 10 ms apart."""
+_BINS = ("num_mel_bins", "feature_projection_input_dim", "feature_size")
+"""Fields of configurations with the height of a spectrogram, in a nested one where it has some."""
 _POSITIONS = (
     "max_position_embeddings",
     "n_positions",
@@ -79,8 +82,10 @@ def _pixels(config: Any, *, video: bool) -> tuple[int, ...]:
 
 def _features(config: Any) -> tuple[int, ...]:
     """A spectrogram: bins first for Whisper, whose length is fixed, else time first."""
-    bins: Any = getattr(config, "num_mel_bins", None)
-    bins = int(bins or getattr(config, "feature_projection_input_dim", 80))
+    bins = 80
+    for each in transformers_config.configurations(config):
+        named = (getattr(each, name, None) for name in _BINS)
+        bins = next((int(n) for n in named if n), bins)
     if config.model_type == "whisper":
         return (bins, 2 * int(config.max_source_positions))
     return (_SPECTROGRAM_STEPS, bins)
