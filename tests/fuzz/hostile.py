@@ -128,11 +128,11 @@ def linear(features: int = 8, **layer: Any) -> Any:
     return layers_pb2.Layer(linear=layers_pb2.Linear(out_features=features), **layer)
 
 
-def mlp() -> Any:
+def mlp(features: int = 16) -> Any:
     """A good job: a small perceptron."""
     relu = layers_pb2.Layer()
     relu.activation.SetInParent()
-    return stack(linear(16), relu, linear(4))
+    return stack(linear(features), relu, linear(4))
 
 
 def convnet() -> Any:

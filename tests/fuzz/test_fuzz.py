@@ -53,7 +53,7 @@ ANSWERS = {
     "negative layers": {CODE.OK, CODE.INVALID_ARGUMENT},
     "2,000 layers": {CODE.OK, CODE.DEADLINE_EXCEEDED},
     "nested 15 deep": {CODE.OK, CODE.DEADLINE_EXCEEDED},
-} | dict.fromkeys(GOOD, {CODE.OK})
+} | {name: {CODE.OK} for name in GOOD}
 """Statuses of chosen requests other than INVALID_ARGUMENT."""
 ANY_MESSAGE, SPOILT, RANDOM = 80, 60, 80
 LIMIT_S = 15.0
@@ -77,6 +77,7 @@ class Target:
     def __init__(self, server: RunningServer, channel: grpc.Channel) -> None:
         self.server = server
         self.channel = channel
+        self._good = 0
 
     def send(self, data: bytes, method: str = "EstimateMemory") -> Any:
         """The status of a call, after it was looked at for leaks."""
@@ -93,10 +94,11 @@ class Target:
         return CODE.OK
 
     def is_serving(self) -> bool:
-        """Whether it is healthy and answers a good job."""
+        """Whether it is healthy and a worker of it answers a good job that is new to it."""
+        self._good += 1
         stub = health_pb2_grpc.HealthStub(self.channel)
         health = stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
-        good = self.send(mlp().SerializeToString()) is CODE.OK
+        good = self.send(mlp(self._good).SerializeToString()) is CODE.OK
         return good and bool(health.status == health_pb2.HealthCheckResponse.SERVING)
 
 
