@@ -134,8 +134,8 @@ class PlanJobRequest:
     """The GPUs asked about. Default: every type of the catalog except MIG profiles. The estimate
     and the accumulation plan are for the first one. At most 256."""
     global_batch_size: int = 0
-    """Samples per optimizer step over all ranks. Default: no accumulation plan. A multiple of
-    data_parallel_size, at most 2^40."""
+    """Samples per optimizer step over all ranks, reached with the largest micro-batches that fit.
+    Default: no accumulation plan. A multiple of data_parallel_size, at most 2^40."""
     data_parallel_size: int = 0
     """Ranks. Default 1. At most 2^20."""
     headroom_fraction: float | None = None
