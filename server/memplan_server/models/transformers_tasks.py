@@ -99,7 +99,6 @@ TASKS: Mapping[str, Task] = {
         _task("causal-lm", "CausalLM", "CAUSAL_LM", _each_token),
         _task("seq2seq-lm", "Seq2SeqLM", "SEQ_TO_SEQ_CAUSAL_LM", _each_token),
         _task("speech-seq2seq", "SpeechSeq2Seq", "SPEECH_SEQ_2_SEQ", _transcript),
-        _task("ctc", "CTC", "CTC", _transcript),
         _task("image-classification", "ImageClassification", "IMAGE_CLASSIFICATION", _one_class),
         _task("video-classification", "VideoClassification", "VIDEO_CLASSIFICATION", _one_class),
         _task("audio-classification", "AudioClassification", "AUDIO_CLASSIFICATION", _one_class),
@@ -114,9 +113,11 @@ TASKS: Mapping[str, Task] = {
         ),
         _task("token-classification", "TokenClassification", "TOKEN_CLASSIFICATION", _each_token),
         _task("question-answering", "QuestionAnswering", "QUESTION_ANSWERING", _span),
+        _task("ctc", "CTC", "CTC", _transcript),
     )
 }
-"""In the order in which a model type's default is looked for."""
+"""In the order in which a model type's default is looked for. CTC comes last: most models pick its
+targets out by their values, which a simulation does not have."""
 
 _OF_ENCODER_DECODERS = ("seq2seq-lm", "speech-seq2seq")
 

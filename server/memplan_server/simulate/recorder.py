@@ -26,14 +26,6 @@ _GEMM = frozenset(
     for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot")
 )
 _SCALAR_READ = torch.ops.aten._local_scalar_dense.default
-_OF_NUMBERS = (
-    torch.ops.aten.div.Tensor_mode,
-    torch.ops.aten.sub.Tensor,
-    torch.ops.aten.add.Tensor,
-    _SCALAR_READ,
-)
-"""Arithmetic that models do on sizes by way of tensors (`torch.div(length, window) - 1`): computed
-when no tensor in it is the simulation's."""
 
 
 @dataclass(slots=True)
@@ -86,8 +78,6 @@ class Recorder(FakeTensorMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._depth:
             return super().__torch_dispatch__(func, types, args, kwargs)
-        if func in _OF_NUMBERS and not any(isinstance(a, FakeTensor) for a in args):
-            return func(*args, **(kwargs or {}))
         if func is _SCALAR_READ:
             return self._read_scalar(args[0])
         packet = func._overloadpacket

@@ -205,6 +205,16 @@ def test_tasks_have_heads_and_targets() -> None:
     assert "masked-lm" in wrong.description
 
 
+def test_ctc_is_no_default() -> None:
+    """Its targets are picked out by their values."""
+    assert build(named("transformers/wav2vec2")).labels[0].shape == ()
+    assert build(named("transformers/wav2vec2", task="ctc")).labels[0].shape == (128,)
+
+
+def test_spectrograms_have_the_bins_of_the_encoder() -> None:
+    assert build(named("transformers/canary")).inputs[0].shape == (1000, 128)
+
+
 def test_another_loss_leaves_the_labels_out() -> None:
     built = build(named("transformers/t5", loss=Loss.CROSS_ENTROPY))
     assert [t.name for t in built.inputs] == ["input_ids", "decoder_input_ids"]
