@@ -56,9 +56,11 @@ class Planner:
         """The largest micro-batch size for each GPU."""
         check(request)
         targets = self._targets(request.gpus, mig=True)
+        job, timelines = self._known(request.job, call), self._seen_by(call)
+        timelines.prepare(job, [target.gpu_type for target in targets])
         batch_sizes = planning.recommend_batch_sizes(
-            self._seen_by(call),
-            self._known(request.job, call),
+            timelines,
+            job,
             targets,
             headroom_fraction=_headroom(request.headroom_fraction),
             multiple_of=request.multiple_of,
@@ -87,6 +89,7 @@ class Planner:
         check(request)
         targets = self._targets(request.gpus, mig=False)
         job, timelines = self._known(request.job, call), self._seen_by(call)
+        timelines.prepare(job, [target.gpu_type for target in targets])
         headroom = _headroom(request.headroom_fraction)
         ranks = request.data_parallel_size or 1
         accumulation = None

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import logging
-from concurrent.futures import Future
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,24 @@ class TimelineCache:
         Raises what a worker raises for the job, and TimeLimitExceeded or Cancelled for the call.
         """
         return self.find(_Wanted.of(job, gpu_type), call)
+
+    def prepare(self, job: TrainingJob, gpu_types: Iterable[GpuType], call: Call) -> None:
+        """Have what `get` needs for these GPU types traced side by side. Raises what `get` raises.
+
+        One timeline may hold for several kernel classes, so no more are begun at once than there
+        are workers, the first one alone: most often it holds for all.
+        """
+        wanted = (_Wanted.of(job, gpu_type) for gpu_type in gpu_types)
+        missing = {w.kernel_class: w for w in wanted}
+        at_once = 1
+        while missing:
+            group = list(missing.values())[:at_once]
+            with ThreadPoolExecutor(len(group)) as pool:
+                found = list(pool.map(lambda w: self.find(w, call), group))
+            served = {k for timeline in found for k in timeline.kernel_classes}
+            for known in served | {w.kernel_class for w in group}:
+                missing.pop(known, None)
+            at_once = self._workers.count
 
     def find(self, wanted: _Wanted, call: Call) -> Timeline:
         """See `get`."""
@@ -133,6 +152,10 @@ class CallTimelines:
         self._timelines = timelines
         self._call = call
         self._found: list[tuple[_Wanted, Timeline]] = []
+
+    def prepare(self, job: TrainingJob, gpu_types: Iterable[GpuType]) -> None:
+        """See `TimelineCache.prepare`."""
+        self._timelines.prepare(job, gpu_types, self._call)
 
     def get(self, job: TrainingJob, gpu_type: GpuType) -> Timeline:
         """See `TimelineCache.get`. Each time it is looked whether the call is still wanted.

@@ -111,6 +111,11 @@ class Workers:
         return self._queue.get()
 
     @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._seats)
+
+    @property
     def stopped(self) -> bool:
         """Whether `stop` was called."""
         return self._stopped

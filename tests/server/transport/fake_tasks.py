@@ -32,6 +32,7 @@ NAMES = (
     "fake/gated",
     "fake/hang",
     "fake/kill",
+    "fake/meeting",
     "fake/memory-once",
     "fake/ok",
     "fake/routed",
@@ -87,6 +88,10 @@ def _misbehave(how: str) -> None:
     if how == "gated":
         while not gate().exists():
             time.sleep(0.01)
+    if how == "meeting":  # all but the first go on when there are two of them
+        log = Path(os.environ["FAKE_TASKS_LOG"])
+        while len(list(log.iterdir())) == 2:
+            time.sleep(0.01)
     if how == "explode":
         hoard = []
         while True:
@@ -124,7 +129,7 @@ def _timeline(job: TrainingJob, capability: tuple[int, int], name: str) -> Timel
     slope = np.array([0, 0, MIB, 0, MIB], np.int64)
     if not affine:
         fixed, slope = fixed + slope * job.micro_batch_size, slope * 0
-    depends = name == "fake/attention"
+    depends = name in ("fake/attention", "fake/meeting")
     return Timeline(
         events=np.array(events, np.int32),
         phase=np.array(phase, np.uint8),

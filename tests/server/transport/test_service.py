@@ -262,7 +262,7 @@ def test_listings_are_paged(fake: Served) -> None:
     filtered = pb.ListGpuTypesRequest(page_size=1, filter="Tesla")
     assert set(pages(fake, "ListGpuTypes", filtered, "gpu_types")) < set(gpu_types)
     models = pages(fake, "ListModels", pb.ListModelsRequest(page_size=2, filter="FAKE/"), "models")
-    assert len(models) == 12
+    assert len(models) == 13
 
 
 @pytest.mark.parametrize("token", ["nonsense", "é", "AAAA", "AAAAAAAAAAAAAAAA"])

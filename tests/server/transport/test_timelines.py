@@ -57,11 +57,11 @@ def busy(parts: Parts) -> bool:
 class Parts:
     """A cache of timelines and all it needs, on a data directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, workers: int = 1) -> None:
         self.metrics = Metrics()
         self.store = Store(directory, capacity_bytes=1 << 24)
         self.workers = Workers(
-            1,
+            workers,
             metrics=self.metrics,
             time_limit_s=600,
             memory_limit_bytes=None,
@@ -123,6 +123,29 @@ def test_kernel_classes_have_their_own_where_they_differ(parts: Parts, traces: P
     for gpu_type, expected in ((A100, 1), (T4, 2), (A100, 2), (B200, 3)):
         parts.get(named("attention"), gpu_type)
         assert counted(traces) == {"trace fake/attention": expected}
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ok", 1), ("attention", 5)])
+def test_what_many_gpus_need_is_prepared(
+    parts: Parts, traces: Path, name: str, expected: int
+) -> None:
+    parts.timelines.prepare(normalize(named(name)), CATALOG.all(), Call(SOON_S))
+    assert counted(traces) == {f"trace fake/{name}": expected}
+    for gpu_type in CATALOG.all():
+        parts.get(named(name), gpu_type)
+    assert counted(traces) == {f"trace fake/{name}": expected}
+
+
+def test_preparing_raises_what_getting_raises(parts: Parts) -> None:
+    with pytest.raises(InvalidJob):
+        parts.timelines.prepare(normalize(named("build-error")), CATALOG.all(), Call(SOON_S))
+
+
+def test_what_many_gpus_need_is_prepared_side_by_side(tmp_path: Path, traces: Path) -> None:
+    several = Parts(tmp_path / "data", workers=2)
+    several.timelines.prepare(normalize(named("meeting")), CATALOG.all(), Call(SOON_S))
+    several.close()
+    assert counted(traces) == {"trace fake/meeting": 5}
 
 
 def test_batch_sizes_have_their_own_where_they_differ(parts: Parts, traces: Path) -> None:
