@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from serving import SOON_S, Refusal
+from serving import SOON_S, Refusal, Served
 
-from memplan.v1 import job_pb2
+from memplan.v1 import estimate_pb2, job_pb2, layers_pb2
 from memplan.v1 import planner_pb2 as pb
 from memplan.v1.planner_pb2_grpc import MemoryPlannerStub
+from memplan_server.app import serve
+from memplan_server.settings import Settings
 
 START_S = 120.0
 """The first answer waits for a worker to import torch."""
@@ -27,11 +30,84 @@ def squeezenet(batch_size: int = 8) -> Any:
 def test_an_estimate_adds_up(planner: MemoryPlannerStub) -> None:
     request = pb.EstimateMemoryRequest(job=squeezenet(), gpu_type="nvidia-t4")
     got = planner.EstimateMemory(request, timeout=START_S).estimate
-    parts = [value for _, value in got.breakdown.ListFields()]
-    assert sum(parts) == got.device_used_bytes
+    assert adds_up(got)
     assert got.model_state.parameter_bytes == 4 * got.model_state.parameter_count
     assert got.model_state.optimizer_state_bytes >= 2 * got.model_state.parameter_bytes
     assert got.library_versions["torch"]
+
+
+def adds_up(estimate: Any) -> bool:
+    parts = [value for _, value in estimate.breakdown.ListFields()]
+    return bool(sum(parts) == estimate.device_used_bytes)
+
+
+def test_resnet50_planned_on_two_gpus(planner: MemoryPlannerStub) -> None:
+    request = pb.PlanJobRequest(job=squeezenet(64), global_batch_size=1024)
+    request.job.model.catalog.name = "torchvision/resnet50"
+    request.job.inputs[0].shape[:] = [3, 224, 224]
+    for gpu_type in ("nvidia-a100-40gb", "nvidia-t4"):
+        request.gpus.add(gpu_type=gpu_type)
+    plan = planner.PlanJob(request, timeout=START_S)
+    assert adds_up(plan.estimate)
+    assert plan.estimate.model_state.parameter_count == 25_557_032
+    assert [p.verdict for p in plan.placements] == [estimate_pb2.VERDICT_FITS] * 2
+    large, small = plan.batch_sizes
+    assert large.max_batch_size > 2 * small.max_batch_size > 128
+    steps = plan.accumulation
+    done = (steps.accumulation_steps - 1) * steps.micro_batch_size + steps.last_micro_batch_size
+    assert done == 1024
+    assert steps.micro_batch_size <= large.max_batch_size
+
+
+def test_bert_estimated_in_mixed_precision(planner: MemoryPlannerStub) -> None:
+    request = pb.EstimateMemoryRequest(gpu_type="nvidia-a100-40gb")
+    request.job.micro_batch_size = 8
+    request.job.model.catalog.name = "transformers/bert"
+    request.job.inputs.add(shape=[512], dtype=job_pb2.DATA_TYPE_INT64)
+    request.job.optimizer.type = job_pb2.OPTIMIZER_TYPE_ADAMW
+    request.job.precision = job_pb2.PRECISION_AMP_BF16
+    got = planner.EstimateMemory(request, timeout=START_S).estimate
+    assert adds_up(got)
+    assert got.breakdown.autocast_copy_bytes > 0
+    assert got.model_state.parameter_bytes == 4 * got.model_state.parameter_count
+    moments = got.model_state.optimizer_state_bytes - 2 * got.model_state.parameter_bytes
+    assert 0 <= moments < 10_000  # and a step count for each parameter
+
+
+def mnist() -> Any:
+    """The perceptron of the tutorials, with its input features inferred."""
+    job = job_pb2.TrainingJob(micro_batch_size=64)
+    job.inputs.add(shape=[1, 28, 28])
+    layers = job.model.layer_stack.layers
+    layers.add().flatten.SetInParent()
+    layers.add(linear=layers_pb2.Linear(out_features=128))
+    layers.add().activation.SetInParent()
+    layers.add(linear=layers_pb2.Linear(out_features=10))
+    return job
+
+
+def test_a_perceptron_on_mnist(planner: MemoryPlannerStub) -> None:
+    request = pb.EstimateMemoryRequest(job=mnist())
+    got = planner.EstimateMemory(request, timeout=START_S).estimate
+    assert adds_up(got)
+    assert got.model_state.parameter_count == 784 * 128 + 128 + 128 * 10 + 10
+    assert got.breakdown.input_bytes > 0
+
+
+def test_a_restarted_server_answers_from_its_store(data_dir: Path) -> None:
+    answers = []
+    request = pb.PlanJobRequest(job=mnist(), global_batch_size=1000)
+    for _ in range(2):
+        settings = Settings(listen="127.0.0.1:0", metrics_port=0, data_dir=data_dir, workers=1)
+        server = serve(settings)
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            stub = MemoryPlannerStub(channel)
+            answers.append(stub.PlanJob(request, timeout=START_S))
+            assert stub.PlanJob(request, timeout=SOON_S) == answers[-1]
+            started = Served(server, channel).metric('memplan_workers{state="stopped"}') == 0
+        server.stop()
+    assert answers[0] == answers[1]
+    assert not started
 
 
 def test_a_plan_is_complete_and_the_same_again(planner: MemoryPlannerStub) -> None:
