@@ -29,6 +29,7 @@ FIELD = "job.model.catalog"
 
 _ATTENTION = ("eager", "sdpa")
 _GENERATIVE = ("causal-lm", "seq2seq-lm", "speech-seq2seq")
+_MASKING = "apply_spec_augment"
 _NO_CACHE = "use_cache is off, as keys and values are not needed again in training"
 
 
@@ -99,7 +100,18 @@ def _settle(config: Any, task: Task, overrides: Mapping[str, Any]) -> tuple[str,
         config.pad_token_id = 0
     if config.is_encoder_decoder:
         _settle_decoder_start(config)
-    return tuple(assumptions)
+    return (*assumptions, *_settle_masking(config, overrides))
+
+
+def _settle_masking(config: Any, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """Leave SpecAugment out: the gradient of what it masks has a shape that depends on chance."""
+    if overrides.get(_MASKING):
+        said = "cannot be simulated: what it masks depends on chance. Leave it out."
+        raise InvalidJob(Violation(f"{FIELD}.config.{_MASKING}", said))
+    masked = [c for c in transformers_config.configurations(config) if getattr(c, _MASKING, False)]
+    for each in masked:
+        setattr(each, _MASKING, False)
+    return (f"{_MASKING} is off, as what it masks depends on chance",) if masked else ()
 
 
 def _settle_decoder_start(config: Any) -> None:

@@ -211,6 +211,13 @@ def test_ctc_is_no_default() -> None:
     assert build(named("transformers/wav2vec2", task="ctc")).labels[0].shape == (128,)
 
 
+def test_masking_by_chance_is_left_out_and_said() -> None:
+    built = build(named("transformers/wav2vec2"))
+    assert any("apply_spec_augment" in said for said in built.assumptions)
+    found = violation(named("transformers/wav2vec2", config={"apply_spec_augment": True}))
+    assert found.field == f"{CONFIG}.apply_spec_augment"
+
+
 def test_spectrograms_have_the_bins_of_the_encoder() -> None:
     assert build(named("transformers/canary")).inputs[0].shape == (1000, 128)
 
