@@ -238,8 +238,8 @@ floor(i * N / k), i = 0 ... k - 1, of the sorted list. Causes of failures seen i
 mended where possible, so the share among models outside them may be lower.
 """
 
-_APART = """Each batch size apart: the sequence of allocations depends on the batch size, so every batch
-size asked about is simulated anew, which takes longer."""
+_APART = """Each batch size apart: the sequence of allocations depends on the batch size, so every
+batch size asked about is simulated anew, which takes longer."""
 
 
 def _versions() -> str:
