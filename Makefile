@@ -41,7 +41,7 @@ proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from pr
 		--grpc_python_out=client proto/memplan/v1/*.proto
 
 coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
-	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 40
+	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60
 
 accuracy: $(VENV)/.installed ## Score the estimates against measurements: make accuracy DIR=folder
 	@test -d '$(DIR)' || { echo 'Say where the measurements are: make accuracy DIR=folder' >&2; exit 2; }

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from memplan_server.simulate import masks
 from memplan_server.timeline import Category, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
@@ -80,6 +81,11 @@ class Recorder(FakeTensorMode):
             return super().__torch_dispatch__(func, types, args, kwargs)
         if func is _SCALAR_READ:
             return self._read_scalar(args[0])
+        if func in masks.KERNELS:
+            selected = masks.KERNELS[func](self._execute, *args)
+            if selected is not None:
+                self.assume(masks.ASSUMPTION)
+                return selected
         packet = func._overloadpacket
         if packet in _GEMM:
             self._use_cublas()
@@ -91,6 +97,10 @@ class Recorder(FakeTensorMode):
         self.recording.operators.add(packet.__name__)
         self._see_all(out)
         return out
+
+    def _execute(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute an operator that another one stands for."""
+        return self.__torch_dispatch__(func, (), args, kwargs)
 
     def _see_all(self, out: Any) -> None:
         if isinstance(out, FakeTensor):

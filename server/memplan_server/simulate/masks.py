@@ -1,0 +1,60 @@
+"""Operators whose result has as many rows as a mask has true elements.
+
+There is no data, so a mask is taken to select everything: the most memory it can take. Boolean
+indices become indices of integers, as CUDA makes them. Source: `expandTensors` in
+aten/src/ATen/native/IndexingUtils.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+__all__ = ["ASSUMPTION", "KERNELS"]
+
+ASSUMPTION = "boolean masks used as indices select every element"
+
+_ATEN = torch.ops.aten
+_MASKS = (torch.bool, torch.uint8)
+
+Dispatch = Callable[..., Any]
+"""Executes an operator on the simulated GPU: dispatch(func, *args, **kwargs)."""
+
+
+def _nonzero(dispatch: Dispatch, mask: torch.Tensor) -> torch.Tensor:
+    size = (mask.numel(), mask.dim())
+    made: torch.Tensor = dispatch(_ATEN.new_empty.default, mask, size, dtype=torch.int64)
+    return made
+
+
+def _masked_select(dispatch: Dispatch, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    rows = torch.broadcast_shapes(values.shape, mask.shape).numel()
+    made: torch.Tensor = dispatch(_ATEN.new_empty.default, values, (rows,))
+    return made
+
+
+def _index(
+    dispatch: Dispatch, values: torch.Tensor, indices: Sequence[torch.Tensor | None]
+) -> torch.Tensor | None:
+    """None when there is no mask among the indices: then the operator needs no help."""
+    if not any(i is not None and i.dtype in _MASKS for i in indices):
+        return None
+    expanded: list[torch.Tensor | None] = []
+    for index in indices:
+        if index is None or index.dtype not in _MASKS:
+            expanded.append(index)
+            continue
+        places = _nonzero(dispatch, index)
+        expanded += [dispatch(_ATEN.select.int, places, 1, d) for d in range(index.dim())]
+    made: torch.Tensor = dispatch(_ATEN.index.Tensor, values, expanded)
+    return made
+
+
+KERNELS: dict[Any, Callable[..., torch.Tensor | None]] = {
+    _ATEN.nonzero.default: _nonzero,
+    _ATEN.masked_select.default: _masked_select,
+    _ATEN.index.Tensor: _index,
+}
+"""What executes each operator; None means that it can be executed as it is."""
