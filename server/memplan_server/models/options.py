@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import math
 import re
 import types
 import typing
@@ -34,6 +35,8 @@ _LIMITS = (
     (re.compile(r"(^|_)(layers?|depths?|repeats?)$"), MOST_LAYERS),
     (re.compile(r"^num_labels$"), MOST_LABELS),
 )
+_COUNTS = re.compile(r"(^|_)(layers?|heads|labels)$|^(hidden|vocab|intermediate|embedding)_size$")
+"""Options that are at least 1; some constructors make something of less all the same."""
 _SCALARS = (bool, int, float, str)
 _NONE = type(None)
 _SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
@@ -82,6 +85,8 @@ def checked(
         limit = _limit(name)
         if limit is not None and _largest(value) > limit:
             violations.append(Violation(f"{field}.{name}", f"must be at most {limit:,}."))
+        if _COUNTS.search(name) and _smallest(value) < 1:
+            violations.append(Violation(f"{field}.{name}", "must be at least 1."))
     if violations:
         raise InvalidJob(*violations)
     return taken
@@ -89,6 +94,13 @@ def checked(
 
 def _limit(name: str) -> int | None:
     return next((limit for pattern, limit in _LIMITS if pattern.search(name)), None)
+
+
+def _smallest(value: Any) -> float:
+    """The smallest number in a value; infinite when there is none."""
+    if isinstance(value, (list, tuple)):
+        return min(map(_smallest, value), default=math.inf)
+    return value if isinstance(value, (int, float)) else math.inf
 
 
 def _largest(value: Any) -> float:

@@ -139,6 +139,8 @@ def test_a_stated_image_size_must_agree_with_the_input() -> None:
         ("transformers/bert", {"n_layers": 2}, "n_layers", "num_hidden_layers"),
         ("transformers/bert", {"num_hidden_layers": 2**40}, "num_hidden_layers", "10,000"),
         ("transformers/bert", {"num_labels": 2**40}, "num_labels", "at most"),
+        ("transformers/bert", {"num_hidden_layers": -1}, "num_hidden_layers", "at least 1"),
+        ("transformers/bert", {"num_attention_heads": 0}, "num_attention_heads", "at least 1"),
         ("transformers/bert", {"auto_map": {"AutoModel": "a--b"}}, "auto_map", "no such option"),
         (
             "transformers/bert",
