@@ -69,12 +69,18 @@ class PlainAllocator:
         allocated = 0
         for index, event in enumerate(events):
             if event < 0:
-                size = size_of[~event]
+                address, size = address_of[~event], size_of[~event]
+                allocated -= size
+                keys = small if blocks[~event] <= _SMALL else large
+                if after := size_from.pop(address + size, 0):
+                    del keys[bisect_left(keys, after << _ADDRESS_BITS | address + size)]
+                    size += after
+                if start := start_of.pop(address, 0):
+                    del keys[bisect_left(keys, address - start << _ADDRESS_BITS | start)]
+                    address, size = start, size + address - start
                 if size:
-                    allocated -= size
-                    self._free(
-                        small if blocks[~event] <= _SMALL else large, address_of[~event], size
-                    )
+                    insort(keys, size << _ADDRESS_BITS | address)
+                    size_from[address], start_of[address + size] = size, address
                 continue
             need = blocks[event]
             if not need:
@@ -101,20 +107,6 @@ class PlainAllocator:
             allocated += size
             if allocated > self.peak_allocated:
                 self.peak_allocated, self.peak_event = allocated, index
-
-    def _free(self, keys: list[int], address: int, size: int) -> None:
-        size_from, start_of = self._size_from, self._start_of
-        after = size_from.pop(address + size, 0)
-        if after:
-            del keys[bisect_left(keys, after << _ADDRESS_BITS | address + size)]
-            size += after
-        start = start_of.pop(address, 0)
-        if start:
-            before = address - start
-            del keys[bisect_left(keys, before << _ADDRESS_BITS | start)]
-            address, size = start, size + before
-        insort(keys, size << _ADDRESS_BITS | address)
-        size_from[address], start_of[address + size] = size, address
 
     def _new_segment(self, size: int) -> int:
         """Its address; 0 when there is no room even after giving back what is cached."""

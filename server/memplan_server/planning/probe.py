@@ -26,11 +26,17 @@ _CLOSE = 0.9
 """Above this share of the capacity, tensors leave so little room that only a replay decides."""
 
 
+_Series = tuple[int, tuple[tuple[str, int], ...]]
+"""A timeline, and the workspaces of the GPU where they matter."""
+
+
 @dataclass(slots=True)
 class Shared:
-    """Replays without a limit that several GPUs have in common."""
+    """Replays that several GPUs have in common."""
 
-    reserved: dict[tuple[int, tuple[tuple[str, int], ...], int], int] = field(default_factory=dict)
+    reserved: dict[_Series, dict[int, int]] = field(default_factory=dict)
+    limited: dict[tuple[_Series, int, int], Replay] = field(default_factory=dict)
+    timelines: dict[int, Timeline] = field(default_factory=dict)
     unlimited: dict[int, Unlimited] = field(default_factory=dict)
     gap: float = 0.0
     """By which share the largest batch stayed below what its tensors alone would allow, last time:
@@ -45,7 +51,6 @@ class Probe:
     job: TrainingJob
     gpu_type: GpuType
     shared: Shared = field(default_factory=Shared)
-    _limited: dict[tuple[int, int], Replay] = field(default_factory=dict)
 
     def timeline(self, batch_size: int) -> Timeline:
         """The timeline that holds for this batch size."""
@@ -59,12 +64,16 @@ class Probe:
 
     def reserved_bytes(self, batch_size: int) -> int:
         """Peak of the reserved bytes when the driver has room for everything."""
+        known = self.shared.reserved.setdefault(self._series(batch_size), {})
+        if batch_size not in known:
+            known[batch_size] = self._reserved_bytes(self.timeline(batch_size), batch_size)
+        return known[batch_size]
+
+    def _series(self, batch_size: int) -> _Series:
         timeline = self.timeline(batch_size)
+        self.shared.timelines[id(timeline)] = timeline  # as long as it is kept, its id is its own
         workspaces = tuple(sorted(workspace_bytes(self.gpu_type).items()))
-        key = (id(timeline), workspaces if timeline.workspaces else (), batch_size)
-        if key not in self.shared.reserved:
-            self.shared.reserved[key] = self._reserved_bytes(timeline, batch_size)
-        return self.shared.reserved[key]
+        return id(timeline), workspaces if timeline.workspaces else ()
 
     def _reserved_bytes(self, timeline: Timeline, batch_size: int) -> int:
         if self.job.allocator != AllocatorSettings():
@@ -96,22 +105,24 @@ class Probe:
 
     def limited(self, batch_size: int, capacity_bytes: int) -> Replay:
         """The replay with this capacity, of which the CUDA context takes its part."""
-        key = (batch_size, capacity_bytes)
-        if key not in self._limited:
-            self._limited[key] = run(
+        room = capacity_bytes - self.gpu_type.context_bytes
+        key = (self._series(batch_size), batch_size, room)
+        if key not in self.shared.limited:
+            self.shared.limited[key] = run(
                 self.timeline(batch_size),
                 self.gpu_type,
                 batch_size,
                 self.job.allocator,
                 capacity_bytes=capacity_bytes,
             )
-        return self._limited[key]
+        return self.shared.limited[key]
 
     def largest_that_fits(self, capacity_bytes: int, limit: int = MAX_BATCH_SIZE) -> int:
         """Largest batch size that fits while the next does not; 0 when 1 does not fit."""
         room = capacity_bytes - self.gpu_type.context_bytes
-        guess = self._guess(self.allocated_bytes, room)
-        bound = largest(lambda b: self.allocated_bytes(b) <= room, limit, guess)
+        bound = largest(
+            lambda b: self.allocated_bytes(b) <= room, limit, self._allocated_guess(room)
+        )
         guess = round(bound * (1 - self.shared.gap))
         found = largest(lambda b: self.fits(b, capacity_bytes), bound, guess)
         self.shared.gap = 1 - found / bound if bound else 0.0
@@ -124,21 +135,32 @@ class Probe:
         wanted = capacity_bytes - int(capacity_bytes * headroom_fraction)
         room = min(wanted, safe_bytes(self.timeline(1), capacity_bytes))
         room -= self.gpu_type.context_bytes
-        guess = self._guess(self.reserved_bytes, room)
         found = largest(
             lambda n: self.reserved_bytes(n * multiple_of) <= room,
             limit // multiple_of,
-            guess // multiple_of,
+            self._reserved_guess(room) // multiple_of,
         )
         return found * multiple_of
 
-    def _guess(self, size_of: Callable[[int], int], room: int) -> int:
-        """Where the line through two batch sizes, the same ones for all GPUs, meets the room."""
+    def _allocated_guess(self, room: int) -> int:
+        """Where the line through two batch sizes meets the room."""
         if not self.timeline(_ANCHORS[0]).affine:
             return 1
-        low, high = (size_of(b) for b in _ANCHORS)
+        low, high = (self.allocated_bytes(b) for b in _ANCHORS)
         slope = max(1.0, (high - low) / (_ANCHORS[1] - _ANCHORS[0]))
         return _ANCHORS[0] + int((room - low) / slope)
+
+    def _reserved_guess(self, room: int) -> int:
+        """Where the line through what is known on either side meets the room."""
+        if not self.timeline(_ANCHORS[0]).affine:
+            return 1
+        for anchor in _ANCHORS:
+            self.reserved_bytes(anchor)
+        known = sorted(self.shared.reserved[self._series(_ANCHORS[0])].items())
+        after = next((i for i, (_, size) in enumerate(known) if size > room), len(known) - 1)
+        (low, at_low), (high, at_high) = known[max(1, after) - 1], known[max(1, after)]
+        slope = max(1.0, (at_high - at_low) / (high - low))
+        return low + int((room - at_low) / slope)
 
 
 def largest(holds: Callable[[int], bool], limit: int, guess: int = 1) -> int:
