@@ -40,9 +40,13 @@ class ModelNames:
         return self._names
 
     def check(self, name: str, call: Call) -> None:
-        """Raise UnknownName, with the nearest ones, when there is no such model."""
+        """Raise UnknownName, with the nearest ones, when there is no such model.
+
+        timm's names may carry the tag of pretrained weights, `timm/vit_base_patch16_224.dino`; tags
+        are not listed, and a wrong one is noticed where the model is built.
+        """
         names = self.all(call)
-        if name not in names:
+        if name not in names and name.partition(".")[0] not in names:
             raise UnknownName("model", name, _nearest(name, names))
 
     def _stored(self) -> Names:

@@ -144,3 +144,15 @@ def test_an_image_the_wrong_way_round_is_recognised(planner: MemoryPlannerStub) 
     refusal = Refusal.of(raised.value)
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.fields == {"job.inputs[0].shape"}
+
+
+def test_a_name_may_carry_the_tag_of_pretrained_weights(planner: MemoryPlannerStub) -> None:
+    request = pb.EstimateMemoryRequest(job=squeezenet(), gpu_type="nvidia-t4")
+    request.job.inputs.pop()
+    request.job.model.catalog.name = "timm/resnet18.a1_in1k"
+    got = planner.EstimateMemory(request, timeout=START_S).estimate
+    assert got.model_state.parameter_count == 11_689_512
+    request.job.model.catalog.name = "timm/resnet18.no_such_tag"
+    with pytest.raises(grpc.RpcError) as caught:
+        planner.EstimateMemory(request, timeout=START_S)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
