@@ -156,14 +156,12 @@ class Loop:
             return extract_loss(outputs)
         results = extract_outputs(outputs)
         if self.job.loss is Loss.MEAN:
-            return (
-                torch.stack([r.float().mean() for r in results]).sum()
-                if len(results) > 1
-                else results[0].mean()
-            )
-        if not self._targets:
-            self._first_targets(results)
-        losses = [self._loss_of(r, t) for r, t in zip(results, self._targets, strict=True)]
+            losses = [result.mean() for result in results]
+        else:
+            if not self._targets:
+                self._first_targets(results)
+            function = _ELEMENTWISE.get(self.job.loss, _F.cross_entropy)
+            losses = [function(r, t) for r, t in zip(results, self._targets, strict=True)]
         total = losses[0]
         for loss in losses[1:]:
             total = total + loss
@@ -180,10 +178,6 @@ class Loop:
                 self._target_room = None
             with self.recorder.category(Category.INPUT):
                 self._targets.append(torch.empty(shape, dtype=dtype, device=self.device))
-
-    def _loss_of(self, result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        loss = _ELEMENTWISE.get(self.job.loss, _F.cross_entropy)
-        return loss(result, target)
 
     def _optimizer_step(self) -> None:
         scaler, clipping = self.scaler, self.job.loop.gradient_clipping

@@ -26,7 +26,8 @@ class _Placer:
     def __init__(self, recorder: Recorder, device: torch.device) -> None:
         self._recorder = recorder
         self._device = device
-        self._made: dict[int, torch.Tensor] = {}
+        self._parameters: dict[int, nn.Parameter] = {}
+        self._tensors: dict[int, torch.Tensor] = {}
 
     def place(self, module: nn.Module) -> None:
         for child in module.children():
@@ -38,28 +39,26 @@ class _Placer:
         with self._recorder.category(Category.BUFFER):
             for name, buffer in module._buffers.items():
                 if buffer is not None:
-                    module._buffers[name] = self._like(buffer, self._device)
+                    module._buffers[name] = self._once(buffer, self._device)
         for name, value in vars(module).items():
             if isinstance(value, torch.Tensor) and value.is_meta:
-                vars(module)[name] = self._like(value, torch.device("cpu"))
+                vars(module)[name] = self._once(value, torch.device("cpu"))
 
     def _parameter(self, parameter: nn.Parameter) -> nn.Parameter:
-        if id(parameter) not in self._made:
-            data = self._like(parameter, self._device)
-            self._made[id(parameter)] = nn.Parameter(data, requires_grad=parameter.requires_grad)
-        made = self._made[id(parameter)]
-        assert isinstance(made, nn.Parameter)
-        return made
+        """Tied parameters stay one."""
+        if id(parameter) not in self._parameters:
+            data = _like(parameter, self._device)
+            self._parameters[id(parameter)] = nn.Parameter(data, parameter.requires_grad)
+        return self._parameters[id(parameter)]
 
-    def _like(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-        if isinstance(tensor, nn.Parameter) or id(tensor) not in self._made:
-            made = torch.empty_strided(
-                tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device
-            )
-            if isinstance(tensor, nn.Parameter):
-                return made
-            self._made[id(tensor)] = made
-        return self._made[id(tensor)]
+    def _once(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        if id(tensor) not in self._tensors:
+            self._tensors[id(tensor)] = _like(tensor, device)
+        return self._tensors[id(tensor)]
+
+
+def _like(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
 
 @contextlib.contextmanager
