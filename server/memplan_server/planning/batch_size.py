@@ -59,8 +59,9 @@ def _recommend(
     maximum = probe.largest_that_fits(capacity, limit)
     multiple = multiple_of or (TENSOR_CORE_MULTIPLE if maximum >= TENSOR_CORE_MULTIPLE else 1)
     recommended = probe.largest_safe(capacity, headroom_fraction, maximum, multiple)
-    if not recommended:
-        recommended = probe.largest_safe(capacity, headroom_fraction, min(maximum, multiple))
+    if not recommended:  # not even one multiple: then the largest there is
+        smaller = min(maximum, multiple)
+        multiple, recommended = 1, probe.largest_safe(capacity, headroom_fraction, smaller)
     return BatchSizeRecommendation(
         gpu=target.gpu,
         capacity_bytes=capacity,

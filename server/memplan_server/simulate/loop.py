@@ -26,7 +26,6 @@ from memplan.types import (
     InputTensor,
     Loss,
     MemoryFormat,
-    OptimizerImplementation,
     Precision,
     TrainingJob,
     ZeroGrad,
@@ -207,14 +206,11 @@ class Loop:
             self.optimizer.step = step  # type: ignore[method-assign]
 
     def _clip(self, clipping: GradientClipping) -> None:
-        foreach = (
-            optimizers.resolve_implementation(self.job.optimizer)
-            is not OptimizerImplementation.SINGLE
-        )
+        """On CUDA both functions take all gradients at once, whatever the optimizer does."""
         if clipping is GradientClipping.NORM:
-            nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=foreach)
+            nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         else:
-            nn.utils.clip_grad_value_(self.parameters, 1.0, foreach=foreach)
+            nn.utils.clip_grad_value_(self.parameters, 1.0, foreach=True)
 
     def _zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=self.job.loop.zero_grad_set_to_none is not False)

@@ -57,6 +57,7 @@ def test_the_maximum_fits_and_the_next_does_not(
         assert probe.fits(best, memory)
     assert best == 1 << 24 or not probe.fits(best + 1, memory)
     assert 0 <= answer.recommended_batch_size <= best
+    assert answer.recommended_batch_size % answer.multiple_of == 0
     if answer.recommended_batch_size:
         assert answer.recommended_device_used_bytes <= memory - int(memory * 0.05)
     sizes = [p.batch_size for p in answer.curve]

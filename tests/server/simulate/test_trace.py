@@ -154,6 +154,15 @@ def test_clipping_by_norm_needs_memory() -> None:
     assert events(GradientClipping.NORM) > events(GradientClipping.NONE)
 
 
+def test_clipping_does_not_depend_on_the_optimizer() -> None:
+    def clipped(implementation: OptimizerImplementation) -> int:
+        optimizer = Optimizer(type=OptimizerType.SGD, implementation=implementation)
+        loop = replace(mnist().loop, gradient_clipping=GradientClipping.NORM)
+        return len(traced(replace(mnist(), loop=loop, optimizer=optimizer)).events)
+
+    assert clipped(OptimizerImplementation.SINGLE) == clipped(OptimizerImplementation.FOREACH)
+
+
 def test_silu_backward_stays_one_allocation() -> None:
     torch = pytest.importorskip("torch")
     has = torch._C._dispatch_has_kernel_for_dispatch_key
