@@ -3,7 +3,9 @@
 Options in `config` are those of the model's class that data can describe (`num_classes`,
 `in_chans`, `drop_path_rate` ...). A name may carry the tag of a pretrained configuration
 (`timm/vit_base_patch16_224.augreg_in21k`), whose input size and number of classes are then used.
-For an input of another size the model is made with `img_size`, where its class has it.
+For an input of another size the model is made with `img_size`, where its class has it. A name that
+timm has given up for another (`timm/tv_resnet152`) means the model by its present name, and the
+answer says so.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -36,8 +39,8 @@ def list_models() -> tuple[str, ...]:
 
 
 def exists(name: str) -> bool:
-    """Whether there is a model `timm/name`, with a tag or without."""
-    return f"timm/{name}" in list_models() or name in _tagged()
+    """Whether `timm/name` is a model, with a tag or without, or an earlier name of one."""
+    return f"timm/{name}" in list_models() or name in _tagged() or name in _renamed()
 
 
 @functools.cache
@@ -45,8 +48,24 @@ def _tagged() -> frozenset[str]:
     return frozenset(libraries.load("timm").list_pretrained())
 
 
+@functools.cache
+def _renamed() -> Mapping[str, str]:
+    """The present name, most often with a tag, of each model under its earlier names."""
+    deprecated = libraries.load("timm").models.get_deprecated_models()
+    return {earlier: present for earlier, present in deprecated.items() if present}
+
+
 def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
-    """The model called `name`. Raises `InvalidJob`."""
+    """The model called `name`, now or earlier. Raises `InvalidJob`."""
+    present = _renamed().get(name, name)
+    built = _build(job, model, present)
+    if present == name:
+        return built
+    said = f"{model.name} is timm/{present}, the name that timm gives it now"
+    return replace(built, assumptions=(said, *built.assumptions))
+
+
+def _build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     allowed = _allowed(name)
     given = options.checked(model.config, allowed, f"{FIELD}.config", model.name)
     channels, *size = libraries.load("timm").get_pretrained_cfg(name).input_size

@@ -46,6 +46,33 @@ def test_published_sizes_and_default_inputs(name: str, shape: tuple[int, ...], c
     assert any(f"{shown}, the default of {name}" in said for said in built.assumptions)
 
 
+@pytest.mark.parametrize(
+    ("earlier", "present", "shape"),
+    [
+        ("tv_resnet152", "resnet152.tv_in1k", (3, 224, 224)),
+        ("seresnext26tn_32x4d", "seresnext26t_32x4d", (3, 224, 224)),
+        ("convnext_small_384_in22ft1k", "convnext_small.fb_in22k_ft_in1k_384", (3, 384, 384)),
+    ],
+)
+def test_a_model_is_found_by_a_name_it_had_before(
+    earlier: str, present: str, shape: tuple[int, ...]
+) -> None:
+    by_earlier, by_present = build(named(f"timm/{earlier}")), build(named(f"timm/{present}"))
+    assert by_earlier.inputs[0].shape == by_present.inputs[0].shape == shape
+    assert parameters(by_earlier) == parameters(by_present)
+    said = f"timm/{earlier} is timm/{present}, the name that timm gives it now"
+    assert said in by_earlier.assumptions
+    assert f"timm/{earlier}" not in list_models()
+    with pytest.raises(UnknownName):
+        build(named(f"timm/{earlier}.no_such_tag"))
+
+
+@pytest.mark.parametrize("name", ["densenet264", "semobilevit_s"])
+def test_a_model_that_timm_has_given_up_is_unknown(name: str) -> None:
+    with pytest.raises(UnknownName):
+        build(named(f"timm/{name}"))
+
+
 def test_every_name_is_listed_once_and_sorted() -> None:
     names = list_models()
     assert list(names) == sorted(set(names))

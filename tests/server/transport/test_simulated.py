@@ -152,7 +152,21 @@ def test_a_name_may_carry_the_tag_of_pretrained_weights(planner: MemoryPlannerSt
     request.job.model.catalog.name = "timm/resnet18.a1_in1k"
     got = planner.EstimateMemory(request, timeout=START_S).estimate
     assert got.model_state.parameter_count == 11_689_512
-    request.job.model.catalog.name = "timm/resnet18.no_such_tag"
-    with pytest.raises(grpc.RpcError) as caught:
-        planner.EstimateMemory(request, timeout=START_S)
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    for wrong in ("timm/resnet18.no_such_tag", "timm/resnet181"):
+        request.job.model.catalog.name = wrong
+        with pytest.raises(grpc.RpcError) as caught:
+            planner.EstimateMemory(request, timeout=START_S)
+        refusal = Refusal.of(caught.value)
+        assert refusal.code is grpc.StatusCode.NOT_FOUND
+        assert "timm/resnet18" in refusal.details["ErrorInfo"].metadata["nearest"]
+
+
+def test_an_earlier_name_of_a_model_is_resolved_and_said(planner: MemoryPlannerStub) -> None:
+    request = pb.EstimateMemoryRequest(job=squeezenet(), gpu_type="nvidia-t4")
+    request.job.inputs.pop()
+    request.job.model.catalog.name = "timm/ssl_resnet18"
+    got = planner.EstimateMemory(request, timeout=START_S).estimate
+    assert got.model_state.parameter_count == 11_689_512
+    assert any("timm/resnet18.fb_ssl_yfcc100m_ft_in1k" in said for said in got.assumptions)
+    listed = planner.ListModels(pb.ListModelsRequest(filter="ssl_resnet18"), timeout=SOON_S)
+    assert not listed.models
