@@ -13,7 +13,8 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from memplan.types import InputTensor, MemoryFormat, Precision, TrainingJob
 from memplan_server import models
-from memplan_server.simulate import optimizers, placing
+from memplan_server.simulate import placing
+from memplan_server.training import optimizers
 
 __all__ = ["build", "fake_tensor_peak_bytes", "mem_tracker_steps", "steps"]
 

@@ -38,7 +38,7 @@ __all__ = ["CallTimelines", "TimelineCache", "simulation_version"]
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
-SIMULATION_CODE = ("gpus/libraries.py", "models", "simulate", "timeline.py")
+SIMULATION_CODE = ("gpus/libraries.py", "models", "simulate", "timeline.py", "training")
 LARGEST_PEAK_BYTES = 1 << 44
 """Sixty times the largest GPU of the catalog."""
 MEMORY, STORE = "timeline_memory", "timeline_store"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from memplan_server.simulate import masks
+from memplan_server.simulate import autocast, masks
 from memplan_server.timeline import Category, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
@@ -186,6 +186,10 @@ class Recorder(FakeTensorMode):
             yield
         finally:
             self._scalar = before
+
+    def leave_autocast(self) -> None:
+        """The kept weight casts are let go of."""
+        autocast.clear_cache()
 
     def reserve(self) -> int:
         """Make room in the timeline for a storage whose size is known later."""

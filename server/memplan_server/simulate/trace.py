@@ -16,20 +16,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from memplan.types import MemoryFormat, Precision, TrainingJob
+from memplan.types import TrainingJob
 from memplan_server.models import BuiltModel
-from memplan_server.simulate import attention, autocast, device, libraries, optimizers, placing
-from memplan_server.simulate.loop import Loop
+from memplan_server.simulate import attention, autocast, device, libraries, placing
 from memplan_server.simulate.recorder import Recorder, Recording
 from memplan_server.timeline import Category, Int64, Module, Phase, Timeline, UInt8
+from memplan_server.training import Loop, optimizers, prepare
 
 __all__ = ["BATCH_SIZES", "execute", "trace_affine", "trace_at"]
 
 BATCH_SIZES = (4, 6)
 """The two batch sizes executed. Above 1 (size-1 dimensions are special) and even (some models pair
 samples)."""
-
-_WEIGHTS = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,15 +63,6 @@ def trace_at(
     return _assemble(job, built, done, sizes, np.zeros_like(sizes), affine=False)
 
 
-def prepare(job: TrainingJob, module: nn.Module) -> None:
-    """Number format and memory layout, while the module is on the meta device."""
-    dtype = _WEIGHTS.get(job.precision)
-    if dtype is not None:
-        module.to(dtype)
-    if job.memory_format is MemoryFormat.CHANNELS_LAST:
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
 def execute(
     job: TrainingJob, built: BuiltModel, gpu: tuple[int, int], batch_size: int
 ) -> Execution:
@@ -94,7 +83,7 @@ def execute(
         loop = Loop(
             job=job,
             built=built,
-            recorder=recorder,
+            observer=recorder,
             device=simulated,
             batch_size=batch_size,
             micro_steps=min(2, max(1, job.loop.accumulation_steps)),

@@ -1,4 +1,4 @@
-"""The training loop that is simulated: what PyTorch's tutorials write, plus what the job asks for.
+"""The training loop: what PyTorch's tutorials write, plus what the job asks for.
 
 for inputs, targets in loader:              # the batch before is let go when overwritten
     optimizer.zero_grad()
@@ -31,11 +31,11 @@ from memplan.types import (
     ZeroGrad,
 )
 from memplan_server.models import BuiltModel, extract_loss, extract_outputs
-from memplan_server.simulate import autocast, optimizers
-from memplan_server.simulate.recorder import Recorder
 from memplan_server.timeline import Category, Phase
+from memplan_server.training import optimizers
+from memplan_server.training.observer import Data, Observer, Unobserved, WithoutValues
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "TargetSpec"]
 
 _AUTOCAST = {Precision.AMP_FP16: torch.float16, Precision.AMP_BF16: torch.bfloat16}
 _F = nn.functional
@@ -44,49 +44,89 @@ _ELEMENTWISE: dict[Loss, Callable[..., torch.Tensor]] = {
     Loss.MSE: _F.mse_loss,
     Loss.L1: _F.l1_loss,
 }
+_FIRST_SCALE = 1.0
+"""A loss scale at which no gradient overflows, so that no step is skipped: a skipped step makes no
+optimizer state. Its value takes no memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetSpec:
+    """A target that the loss is computed with."""
+
+    shape: tuple[int, ...]
+    """With the batch dimension."""
+    dtype: torch.dtype
+    classes: int | None = None
+    """For class indices, how many classes there are."""
 
 
 @dataclass(kw_only=True)
 class Loop:
-    """A training loop over a model that lives on the simulated GPU already."""
+    """A training loop over a model that is on the device already.
+
+    loop.run(steps=2)
+
+    or, to do something between the steps,
+
+    loop.start()
+    loop.step()
+    """
 
     job: TrainingJob
     built: BuiltModel
-    recorder: Recorder
     device: torch.device
     batch_size: int
     micro_steps: int
+    observer: Observer = field(default_factory=Unobserved)
+    data: Data = field(default_factory=WithoutValues)
+    target_specs: list[TargetSpec] = field(default_factory=list)
+    """What targets look like. Empty: it is found out in the first forward pass, and the first
+    targets are made after it."""
+    steps_done: int = 0
+    optimizer_steps_done: int = 0
+    """Fewer than `steps_done` when the gradient scaler skipped some because of an overflow."""
     _targets: list[torch.Tensor] = field(default_factory=list)
-    _target_specs: list[tuple[tuple[int, ...], torch.dtype]] = field(default_factory=list)
     _target_room: int | None = None
 
     def run(self, steps: int = 2) -> torch.optim.Optimizer:
         """Execute `steps` optimizer steps."""
+        self.start()
+        for _ in range(steps):
+            self.step()
+            gc.collect()  # what only a cycle holds is freed here, so that it is at the same place
+        self._kept.clear()
+        return self.optimizer
+
+    def start(self) -> None:
+        """Make the optimizer and the gradient scaler."""
         self.parameters = [p for p in self.built.module.parameters() if p.requires_grad]
         self.optimizer = optimizers.make(self.job.optimizer, self.parameters)
         self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=self.job.precision is Precision.AMP_FP16
+            self.device.type,
+            init_scale=_FIRST_SCALE,
+            enabled=self.job.precision is Precision.AMP_FP16,
         )
-        kept: dict[str, Any] = {}
-        for step in range(steps):
-            self._step(step, kept)
-            gc.collect()  # what only a cycle holds is freed here, so that it is at the same place
-        return self.optimizer
+        self._kept: dict[str, Any] = {}
+
+    def step(self) -> None:
+        """Execute one optimizer step with its micro-batches."""
+        self._step(self.steps_done, self._kept)
+        self.steps_done += 1
 
     def _step(self, step: int, kept: dict[str, Any]) -> None:
         for micro_step in range(self.micro_steps):
-            self.recorder.micro_step = micro_step
-            self.recorder.enter(Phase.FORWARD, step)
+            self.observer.micro_step = micro_step
+            self.observer.enter(Phase.FORWARD, step)
             self._micro_step(kept, first=micro_step == 0)
-            self.recorder.enter(Phase.BACKWARD, step)
+            self.observer.enter(Phase.BACKWARD, step)
             self.scaler.scale(kept["loss"]).backward()
-            self.recorder.mark(
+            self.observer.mark(
                 (p.grad for p in self.parameters if p.grad is not None), Category.GRADIENT
             )
             if self.job.loop.keep_outputs is False:
                 kept.clear()
                 self._targets = []
-        self.recorder.enter(Phase.OPTIMIZER_STEP, step)
+        self.observer.enter(Phase.OPTIMIZER_STEP, step)
         self._optimizer_step()
 
     def _micro_step(self, kept: dict[str, Any], *, first: bool) -> None:
@@ -104,7 +144,7 @@ class Loop:
             self._zero_grad()
 
     def _batch(self, specs: Sequence[InputTensor]) -> list[torch.Tensor]:
-        with self.recorder.category(Category.INPUT):
+        with self.observer.category(Category.INPUT):
             return [self._input(spec) for spec in specs]
 
     def _input(self, spec: InputTensor) -> torch.Tensor:
@@ -114,7 +154,9 @@ class Loop:
         )
         layout = torch.channels_last if channels_last else torch.contiguous_format
         shape = (self.batch_size, *spec.shape)
-        return torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
+        tensor = torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
+        self.data.fill_input(spec, tensor)
+        return tensor
 
     def _forward(self, inputs: list[torch.Tensor], labels: list[torch.Tensor]) -> Any:
         specs = self.built.inputs
@@ -133,22 +175,24 @@ class Loop:
             with torch.autocast(self.device.type, dtype=dtype):
                 yield
         finally:
-            autocast.clear_cache()
+            self.observer.leave_autocast()
 
     def _make_targets(self) -> None:
         """Targets come with the batch, but have the output's shape: at first, room is kept."""
         if self.built.returns_loss or self.job.loss is Loss.MEAN:
             return
-        if not self._target_specs:
+        if not self.target_specs:
             if self._target_room is None:
-                with self.recorder.category(Category.INPUT):
-                    self._target_room = self.recorder.reserve()
+                with self.observer.category(Category.INPUT):
+                    self._target_room = self.observer.reserve()
             return
-        with self.recorder.category(Category.INPUT):
-            self._targets = [
-                torch.empty(shape, dtype=dtype, device=self.device)
-                for shape, dtype in self._target_specs
-            ]
+        with self.observer.category(Category.INPUT):
+            self._targets = [self._target(spec) for spec in self.target_specs]
+
+    def _target(self, spec: TargetSpec) -> torch.Tensor:
+        tensor = torch.empty(spec.shape, dtype=spec.dtype, device=self.device)
+        self.data.fill_target(tensor, spec.classes)
+        return tensor
 
     def _loss(self, outputs: Any) -> torch.Tensor:
         if self.built.returns_loss:
@@ -167,25 +211,22 @@ class Loop:
         return total
 
     def _first_targets(self, results: Sequence[torch.Tensor]) -> None:
-        classes = self.job.loss not in _ELEMENTWISE
-        for result in results:
-            shape = (result.shape[0], *result.shape[2:]) if classes else tuple(result.shape)
-            dtype = torch.int64 if classes else result.dtype
-            self._target_specs.append((shape, dtype))
+        for spec in target_specs(self.job, results):
+            self.target_specs.append(spec)
             if self._target_room is not None:
-                self.recorder.fill(self._target_room)
+                self.observer.fill(self._target_room)
                 self._target_room = None
-            with self.recorder.category(Category.INPUT):
-                self._targets.append(torch.empty(shape, dtype=dtype, device=self.device))
+            with self.observer.category(Category.INPUT):
+                self._targets.append(self._target(spec))
 
     def _optimizer_step(self) -> None:
         scaler, clipping = self.scaler, self.job.loop.gradient_clipping
         if clipping in (GradientClipping.NORM, GradientClipping.VALUE):
             scaler.unscale_(self.optimizer)
             self._clip(clipping)
-        with self.recorder.scalars_are(0.0) if scaler.is_enabled() else contextlib.nullcontext():
+        with self.observer.scalars_are(0.0) if scaler.is_enabled() else contextlib.nullcontext():
             self._scaled_step()
-        self.recorder.mark(optimizers.state_tensors(self.optimizer), Category.OPTIMIZER_STATE)
+        self.observer.mark(optimizers.state_tensors(self.optimizer), Category.OPTIMIZER_STATE)
         if self.job.loop.zero_grad is ZeroGrad.AFTER_STEP:
             self._zero_grad()
 
@@ -195,7 +236,8 @@ class Loop:
         step = self.optimizer.step
 
         def counting_step(*args: Any, **kwargs: Any) -> Any:
-            with self.recorder.scalars_are(1.0):
+            self.optimizer_steps_done += 1
+            with self.observer.scalars_are(1.0):
                 return step(*args, **kwargs)
 
         self.optimizer.step = counting_step  # type: ignore[method-assign]
@@ -214,3 +256,13 @@ class Loop:
 
     def _zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=self.job.loop.zero_grad_set_to_none is not False)
+
+
+def target_specs(job: TrainingJob, results: Sequence[torch.Tensor]) -> list[TargetSpec]:
+    """What targets look like for these outputs: class indices, or numbers like the output."""
+    if job.loss in _ELEMENTWISE:
+        return [TargetSpec(shape=tuple(r.shape), dtype=r.dtype) for r in results]
+    return [
+        TargetSpec(shape=(r.shape[0], *r.shape[2:]), dtype=torch.int64, classes=r.shape[1])
+        for r in results
+    ]

@@ -1,0 +1,21 @@
+"""What a training script does to a model before it moves it to its device."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from memplan.types import MemoryFormat, Precision, TrainingJob
+
+__all__ = ["prepare"]
+
+_WEIGHTS = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
+
+def prepare(job: TrainingJob, module: nn.Module) -> None:
+    """Give the module the job's number format and memory layout, in place."""
+    dtype = _WEIGHTS.get(job.precision)
+    if dtype is not None:
+        module.to(dtype)
+    if job.memory_format is MemoryFormat.CHANNELS_LAST:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
