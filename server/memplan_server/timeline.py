@@ -22,7 +22,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Category", "Module", "Phase", "Timeline"]
+__all__ = ["Category", "Convolution", "Module", "Phase", "Timeline"]
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -62,6 +62,30 @@ class Module:
     """Class name."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Convolution:
+    """What cuDNN is told about a convolution, whatever the number of samples.
+
+    Shapes leave the samples out; those of transposed convolutions are the other way round, as cuDNN
+    has none.
+    """
+
+    direction: str
+    """"fprop" (image to result), "dgrad" (result to image) or "wgrad" (both to kernel)."""
+    dtype: str
+    itemsize: int
+    channels_last: bool
+    groups: int
+    image: tuple[int, ...]
+    """Channels and lengths."""
+    kernel: tuple[int, ...]
+    """Result channels, image channels of one group, lengths."""
+    result: tuple[int, ...]
+    """Channels and lengths."""
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Timeline:
     """Allocations and frees of set-up and two training steps. `n` events, `m` storages."""
@@ -86,7 +110,10 @@ class Timeline:
 
     modules: tuple[Module, ...] = ()
     workspaces: Mapping[int, str] = field(default_factory=dict)
-    """Storages whose size is the GPU's matter, by name: {17: "cublas"}; see `gpus.libraries`."""
+    """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}; see
+    `gpus.libraries`. Where the name is of a convolution (an index into `convolutions`), intercept
+    and slope count samples instead of bytes."""
+    convolutions: tuple[Convolution, ...] = ()
 
     parameter_count: int = 0
     parameter_bytes: int = 0
@@ -127,8 +154,7 @@ class Timeline:
             samples = np.where(last, last_batch_size, batch_size).astype(np.int64)
         sizes = self.intercept + self.slope * samples
         for storage, name in self.workspaces.items():
-            if workspace_bytes is not None and name in workspace_bytes:
-                sizes[storage] = workspace_bytes[name]
+            sizes[storage] = (workspace_bytes or {}).get(name, 0)
         return sizes
 
     def to_bytes(self) -> bytes:
@@ -136,6 +162,7 @@ class Timeline:
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         header = {k: arrays.pop(k) for k in list(arrays) if not isinstance(arrays[k], np.ndarray)}
         header["modules"] = [asdict(m) for m in self.modules]
+        header["convolutions"] = [asdict(c) for c in self.convolutions]
         header["workspaces"] = {str(k): v for k, v in self.workspaces.items()}
         out = io.BytesIO()
         text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
@@ -149,6 +176,10 @@ class Timeline:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop("header").tobytes())
         header["modules"] = tuple(Module(**m) for m in header["modules"])
+        header["convolutions"] = tuple(
+            Convolution(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()})
+            for c in header["convolutions"]
+        )
         header["workspaces"] = {int(k): v for k, v in header["workspaces"].items()}
         header["kernel_classes"] = tuple(tuple(c) for c in header["kernel_classes"])
         for name in ("traced_batch_sizes", "traits", "assumptions"):

@@ -8,35 +8,38 @@ aten/src/ATen/native/IndexingUtils.h.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-__all__ = ["ASSUMPTION", "KERNELS"]
+if TYPE_CHECKING:
+    from memplan_server.simulate.recorder import Recorder
 
-ASSUMPTION = "boolean masks used as indices select every element"
+__all__ = ["KERNELS"]
+
+_ASSUMPTION = "boolean masks used as indices select every element"
 
 _ATEN = torch.ops.aten
 _MASKS = (torch.bool, torch.uint8)
 
-Dispatch = Callable[..., Any]
-"""Executes an operator on the simulated GPU: dispatch(func, *args, **kwargs)."""
 
 
-def _nonzero(dispatch: Dispatch, mask: torch.Tensor) -> torch.Tensor:
+def _nonzero(recorder: Recorder, mask: torch.Tensor) -> torch.Tensor:
+    recorder.assume(_ASSUMPTION)
     size = (mask.numel(), mask.dim())
-    made: torch.Tensor = dispatch(_ATEN.new_empty.default, mask, size, dtype=torch.int64)
+    made: torch.Tensor = recorder.execute(_ATEN.new_empty.default, mask, size, dtype=torch.int64)
     return made
 
 
-def _masked_select(dispatch: Dispatch, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _masked_select(recorder: Recorder, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    recorder.assume(_ASSUMPTION)
     rows = torch.broadcast_shapes(values.shape, mask.shape).numel()
-    made: torch.Tensor = dispatch(_ATEN.new_empty.default, values, (rows,))
+    made: torch.Tensor = recorder.execute(_ATEN.new_empty.default, values, (rows,))
     return made
 
 
 def _index(
-    dispatch: Dispatch, values: torch.Tensor, indices: Sequence[torch.Tensor | None]
+    recorder: Recorder, values: torch.Tensor, indices: Sequence[torch.Tensor | None]
 ) -> torch.Tensor | None:
     """None when there is no mask among the indices: then the operator needs no help."""
     if not any(i is not None and i.dtype in _MASKS for i in indices):
@@ -46,9 +49,9 @@ def _index(
         if index is None or index.dtype not in _MASKS:
             expanded.append(index)
             continue
-        places = _nonzero(dispatch, index)
-        expanded += [dispatch(_ATEN.select.int, places, 1, d) for d in range(index.dim())]
-    made: torch.Tensor = dispatch(_ATEN.index.Tensor, values, expanded)
+        places = _nonzero(recorder, index)
+        expanded += [recorder.execute(_ATEN.select.int, places, 1, d) for d in range(index.dim())]
+    made: torch.Tensor = recorder.execute(_ATEN.index.Tensor, values, expanded)
     return made
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from memplan_server.simulate import autocast, masks
-from memplan_server.timeline import Category, Phase
+from memplan_server.simulate import autocast, convolution, masks
+from memplan_server.timeline import Category, Convolution, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
 
@@ -27,6 +27,7 @@ _GEMM = frozenset(
     for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot")
 )
 _SCALAR_READ = torch.ops.aten._local_scalar_dense.default
+_KERNELS = masks.KERNELS | convolution.KERNELS
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Recording:
     storages: list[Storage] = field(default_factory=list)
     assumptions: dict[str, None] = field(default_factory=dict)
     operators: set[str] = field(default_factory=set)
+    convolutions: dict[Convolution, int] = field(default_factory=dict)
+    """Each distinct cuDNN call, and its index."""
 
 
 class Recorder(FakeTensorMode):
@@ -81,12 +84,12 @@ class Recorder(FakeTensorMode):
             return super().__torch_dispatch__(func, types, args, kwargs)
         if func is _SCALAR_READ:
             return self._read_scalar(args[0])
-        if func in masks.KERNELS:
-            selected = masks.KERNELS[func](self._execute, *args)
-            if selected is not None:
-                self.assume(masks.ASSUMPTION)
-                return selected
         packet = func._overloadpacket
+        if func in _KERNELS:
+            made = _KERNELS[func](self, *args, **(kwargs or {}))
+            if made is not None:
+                self.recording.operators.add(packet.__name__)
+                return made
         if packet in _GEMM:
             self._use_cublas()
         self._depth = 1
@@ -98,7 +101,7 @@ class Recorder(FakeTensorMode):
         self._see_all(out)
         return out
 
-    def _execute(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+    def execute(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute an operator that another one stands for."""
         return self.__torch_dispatch__(func, (), args, kwargs)
 
@@ -147,6 +150,14 @@ class Recorder(FakeTensorMode):
         if thread not in self._workspaces:
             self._workspaces.add(thread)
             self._allocate(workspace="cublas")
+
+    def convolution_workspace(self, convolution: Convolution, samples: int) -> None:
+        """A cuDNN call takes a workspace and gives it back; samples stand for its bytes."""
+        known = self.recording.convolutions
+        name = f"cudnn/{known.setdefault(convolution, len(known))}"
+        index = self._allocate(workspace=name)
+        self.recording.storages[index].nbytes = samples
+        self.recording.events.append(~index)
 
     def _read_scalar(self, tensor: torch.Tensor) -> Any:
         """`.item()`: there is no data, so the answer is an assumption."""

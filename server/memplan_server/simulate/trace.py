@@ -140,7 +140,9 @@ def _modules_followed(recorder: Recorder, model: nn.Module) -> Iterator[None]:
 
 def _same_events(first: Recording, second: Recording) -> bool:
     same_places = [s.micro_step for s in first.storages] == [s.micro_step for s in second.storages]
-    return first.events == second.events and first.marks == second.marks and same_places
+    same_calls = [s.workspace for s in first.storages] == [s.workspace for s in second.storages]
+    same = first.events == second.events and first.marks == second.marks
+    return same and same_places and same_calls
 
 
 def _assemble(
@@ -166,6 +168,7 @@ def _assemble(
         module=np.array([s.module for s in storages], np.int32),
         micro_step=np.array([s.micro_step for s in storages], np.uint8),
         modules=tuple(Module(n, type(m).__name__) for n, m in built.module.named_modules()),
+        convolutions=tuple(recording.convolutions),
         workspaces={i: s.workspace for i, s in enumerate(storages) if s.workspace},
         parameter_count=sum(p.numel() for p in parameters),
         parameter_bytes=sum(p.nbytes for p in parameters),
