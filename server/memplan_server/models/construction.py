@@ -3,10 +3,10 @@
     with construction("job.model.catalog.config"):
         module = resnet50(num_classes=10)
 
-Within, tensors are made on the meta device; the initialisers of `torch.nn.init` do nothing, since
-values are never looked at and they cost most of the time; modules and parameter elements are
-counted, and a model beyond the limits is refused while it grows. Whatever a constructor raises is
-about the request's options.
+Within, tensors are made on the meta device, unless `made_on` names another; the initialisers of
+`torch.nn.init` do nothing, since values are never looked at and they cost most of the time; modules
+and parameter elements are counted, and a model beyond the limits is refused while it grows.
+Whatever a constructor raises is about the request's options.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -24,13 +25,14 @@ from torch.nn.modules import module as hooks
 
 from memplan_server.errors import InvalidJob, MemplanError, Violation
 
-__all__ = ["MOST_ELEMENTS", "MOST_MODULES", "construction", "first_line"]
+__all__ = ["MOST_ELEMENTS", "MOST_MODULES", "construction", "first_line", "made_on"]
 
 MOST_ELEMENTS = 2**44
 """Elements of all parameters of a model: sixteen times the largest model known."""
 MOST_MODULES = 200_000
 """Modules of a model. The deepest in the catalogs have some 20,000."""
 
+_device: ContextVar[str] = ContextVar("device", default="meta")
 _INITIALISERS = tuple(
     name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")
 )
@@ -50,7 +52,7 @@ def construction(field: str) -> Iterator[None]:
     """
     try:
         with (
-            torch.device("meta"),
+            torch.device(_device.get()),
             _uninitialised(),
             _limited(field),
             warnings.catch_warnings(),
@@ -62,6 +64,19 @@ def construction(field: str) -> Iterator[None]:
     except Exception as error:
         said = f"The model cannot be built so: {first_line(error)}"
         raise InvalidJob(Violation(field, said)) from error
+
+
+@contextlib.contextmanager
+def made_on(device: str) -> Iterator[None]:
+    """Inside, models are made on this device instead of the meta device: for runs with real data.
+
+    Tables that constructors compute have their values; parameters have none.
+    """
+    token = _device.set(device)
+    try:
+        yield
+    finally:
+        _device.reset(token)
 
 
 def first_line(error: BaseException) -> str:

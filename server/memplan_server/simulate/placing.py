@@ -8,23 +8,23 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from memplan_server.simulate.recorder import Recorder
 from memplan_server.timeline import Category
+from memplan_server.training import Observer
 
 __all__ = ["place", "restored"]
 
 
-def place(model: nn.Module, recorder: Recorder, device: torch.device) -> None:
+def place(model: nn.Module, observer: Observer, device: torch.device) -> None:
     """`model.to(device)`: every distinct parameter and buffer is made once there, children first.
 
     Tensors that are plain attributes stay in host memory, as with `Module.to`.
     """
-    _Placer(recorder, device).place(model)
+    _Placer(observer, device).place(model)
 
 
 class _Placer:
-    def __init__(self, recorder: Recorder, device: torch.device) -> None:
-        self._recorder = recorder
+    def __init__(self, observer: Observer, device: torch.device) -> None:
+        self._observer = observer
         self._device = device
         self._parameters: dict[int, nn.Parameter] = {}
         self._tensors: dict[int, torch.Tensor] = {}
@@ -32,11 +32,11 @@ class _Placer:
     def place(self, module: nn.Module) -> None:
         for child in module.children():
             self.place(child)
-        with self._recorder.category(Category.PARAMETER):
+        with self._observer.category(Category.PARAMETER):
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     module._parameters[name] = self._parameter(parameter)
-        with self._recorder.category(Category.BUFFER):
+        with self._observer.category(Category.BUFFER):
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     module._buffers[name] = self._once(buffer, self._device)

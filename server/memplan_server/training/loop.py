@@ -113,6 +113,11 @@ class Loop:
         self._step(self.steps_done, self._kept)
         self.steps_done += 1
 
+    def outputs(self) -> Any:
+        """What the model gives for one batch; no loss, no step."""
+        with self._autocast():
+            return self._forward(self._batch(self.built.inputs), self._batch(self.built.labels))
+
     def _step(self, step: int, kept: dict[str, Any]) -> None:
         for micro_step in range(self.micro_steps):
             self.observer.micro_step = micro_step
