@@ -54,21 +54,29 @@ def trace_affine(job: TrainingJob, built: BuiltModel, gpu: tuple[int, int]) -> T
 
 
 def trace_at(
-    job: TrainingJob, built: BuiltModel, gpu: tuple[int, int], batch_size: int
+    job: TrainingJob,
+    built: BuiltModel,
+    gpu: tuple[int, int],
+    batch_size: int,
+    recorder: Recorder | None = None,
 ) -> Timeline:
-    """The timeline at this batch size only."""
+    """The timeline at this batch size only; `recorder` is one of its own that writes down more."""
     prepare(job, built.module)
-    done = execute(job, built, gpu, batch_size)
+    done = execute(job, built, gpu, batch_size, recorder)
     sizes = np.array([s.nbytes for s in done.recording.storages], np.int64)
     return _assemble(job, built, done, sizes, np.zeros_like(sizes), affine=False)
 
 
 def execute(
-    job: TrainingJob, built: BuiltModel, gpu: tuple[int, int], batch_size: int
+    job: TrainingJob,
+    built: BuiltModel,
+    gpu: tuple[int, int],
+    batch_size: int,
+    recorder: Recorder | None = None,
 ) -> Execution:
     """Set the model up on the simulated GPU and run two training steps."""
     simulated = device.register()
-    recorder = Recorder(simulated)
+    recorder = recorder or Recorder(simulated)
     attention.target(gpu)
     autocast.on_weight_cast(lambda copy: recorder.mark([copy], Category.AUTOCAST_COPY))
     with (
