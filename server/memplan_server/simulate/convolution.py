@@ -74,10 +74,10 @@ def _convolution_backward(
     copied = call.contiguous(input) if output_mask[1] else input
     upper = call.contiguous(grad_output)
     if output_mask[0]:
-        grads[0] = call.empty(input.shape, input.dtype)
+        grads[0] = grad = call.empty(input.shape, input.dtype)
         if call.cudnn:
             weights = call.contiguous(weight)
-            call.workspace("fprop" if transposed else "dgrad", grads[0], upper)
+            call.workspace("fprop" if transposed else "dgrad", grad, upper)
             del weights
     if output_mask[1]:
         grads[1] = call.empty(weight.shape, weight.dtype)

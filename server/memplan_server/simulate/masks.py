@@ -23,7 +23,6 @@ _ATEN = torch.ops.aten
 _MASKS = (torch.bool, torch.uint8)
 
 
-
 def _nonzero(recorder: Recorder, mask: torch.Tensor) -> torch.Tensor:
     recorder.assume(_ASSUMPTION)
     size = (mask.numel(), mask.dim())

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from memplan_server.simulate import autocast, convolution, masks
+from memplan_server.simulate import accumulation, autocast, convolution, masks
 from memplan_server.timeline import Category, Convolution, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
@@ -61,6 +61,7 @@ class Recorder(FakeTensorMode):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(allow_fallback_kernels=False, allow_non_fake_inputs=True)
+        self._unshared = accumulation.references_when_unshared()  # not while backward runs
         self.recording = Recording()
         self.module = -1
         """Index of the module whose forward runs; -1 for none."""
@@ -84,6 +85,8 @@ class Recorder(FakeTensorMode):
             return super().__torch_dispatch__(func, types, args, kwargs)
         if func is _SCALAR_READ:
             return self._read_scalar(args[0])
+        if self._phase is Phase.BACKWARD and accumulation.in_place(func, args, self._unshared):
+            return self.execute(torch.ops.aten.add_.Tensor, *args)
         packet = func._overloadpacket
         if func in _KERNELS:
             made = _KERNELS[func](self, *args, **(kwargs or {}))
