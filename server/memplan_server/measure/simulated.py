@@ -1,0 +1,76 @@
+"""What the simulated GPU does for a job, event by event, with the operator of each allocation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from memplan.types import GpuType, TrainingJob
+from memplan_server import models
+from memplan_server.allocator import replay
+from memplan_server.gpus.libraries import capability, kernel_class, workspace_bytes
+from memplan_server.measure.events import Events, Section
+from memplan_server.simulate import device, trace, worker
+from memplan_server.simulate.recorder import Recorder
+
+__all__ = ["Simulated", "simulate"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulated:
+    """A simulated run of two steps."""
+
+    events: Events
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    peak_event: int
+    """Index of the event at which the allocated peak is reached."""
+    assumptions: tuple[str, ...]
+
+
+class _NamingRecorder(Recorder):
+    """Notes the operator of each allocation besides."""
+
+    def __init__(self, simulated: torch.device) -> None:
+        super().__init__(simulated)
+        self.names: list[str] = []
+        self._running = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not self._depth:
+            self._running = func._overloadpacket.__name__
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def _allocate(self, workspace: str = "") -> int:
+        library = workspace.partition("/")[0]
+        self.names.append(f"{library} workspace" if library else self._running)
+        return super()._allocate(workspace)
+
+
+def simulate(job: TrainingJob, gpu_type: GpuType) -> Simulated:
+    """Run a normalised job on the simulated GPU. Changes the process: for child processes.
+
+    Raises what `worker.trace` raises.
+    """
+    worker.initialize()
+    recorder = _NamingRecorder(device.register())
+    gpu = kernel_class(capability(gpu_type))
+    built = models.build(job)
+    timeline = trace.trace_at(job, built, gpu, job.micro_batch_size, recorder)
+    sizes = timeline.sizes(job.micro_batch_size, workspace_bytes=workspace_bytes(gpu_type))
+    events = timeline.events.tolist()
+    result = replay(events, sizes, job.allocator)
+    return Simulated(
+        events=Events(
+            events=events,
+            sizes=sizes.tolist(),
+            operators=recorder.names,
+            sections=[Section(*mark) for mark in recorder.recording.marks],
+        ),
+        peak_allocated_bytes=result.peak_allocated_bytes,
+        peak_reserved_bytes=result.peak_reserved_bytes,
+        peak_event=result.peak_event,
+        assumptions=timeline.assumptions,
+    )
