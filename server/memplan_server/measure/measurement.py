@@ -70,7 +70,10 @@ class Measurement:
     """`nvml-process`: NVML's figure for the process; `difference`: memory in use on the device now
     less before the process had its context, right when nothing else runs there."""
     driver_used_bytes: int | None = None
-    """In use on the device after the last step, whoever uses it: what nvidia-smi shows."""
+    """In use on the device after the last step, whoever uses it and the driver's own included:
+    NVML's total less free."""
+    driver_reserved_bytes: int | None = None
+    """Of that, what the driver keeps for itself; nvidia-smi leaves it out from driver 510 on."""
     context_before_bytes: int | None = None
     """Device-used less reserved before the first step, the model being on the device."""
     context_after_bytes: int | None = None

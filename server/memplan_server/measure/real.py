@@ -51,7 +51,7 @@ def make(job: TrainingJob, device: torch.device) -> Made:
     prepare(job, built.module)
     targets: tuple[TargetSpec, ...] | None = ()
     if not built.returns_loss and job.loss is not Loss.MEAN:
-        targets = _targets(job, built, device)
+        targets = _targets(job, built)
     return Made(
         job=job,
         built=built,
@@ -85,10 +85,12 @@ def loop_over(made: Made, observer: Observer | None = None, micro_steps: int | N
     )
 
 
-def _targets(
-    job: TrainingJob, built: BuiltModel, device: torch.device
-) -> tuple[TargetSpec, ...] | None:
-    """What the targets look like, from a forward pass without data; None when it needs values."""
+def _targets(job: TrainingJob, built: BuiltModel) -> tuple[TargetSpec, ...] | None:
+    """What the targets look like, from a forward pass without data; None when it needs values.
+
+    It runs as on the CPU whatever the device: fake CUDA tensors would start CUDA.
+    """
+    device = torch.device("cpu")
     try:
         with (
             placing.restored(built.module),

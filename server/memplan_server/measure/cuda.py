@@ -1,0 +1,203 @@
+"""A real run on a CUDA GPU, watched through the caching allocator and the driver.
+
+Runs in a process of its own that has not used CUDA before: the context is part of what is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from memplan.types import AllocatorSettings
+from memplan_server.measure.driver import Driver
+from memplan_server.measure.events import Events, Section
+from memplan_server.measure.history import MOST_ENTRIES, read_snapshot
+from memplan_server.measure.measurement import Gpu
+from memplan_server.measure.watch import Seen, Watch
+from memplan_server.timeline import Phase
+from memplan_server.training import Unobserved
+
+__all__ = ["CudaMeter", "OperatorNames", "PhaseMarks", "asked_for", "is_out_of_memory"]
+
+_SIZE = re.compile(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
+_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_LIBRARIES_OUT_OF_MEMORY = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+)
+
+
+class CudaMeter:
+    """One GPU, device 0 of this process."""
+
+    def __init__(self, settings: AllocatorSettings) -> None:
+        """Look at the GPU before CUDA is started."""
+        self.device = torch.device("cuda", 0)
+        self.driver = Driver.first_visible()
+        self._settings = settings
+        self._contexts: list[int | None] = []
+        self._recording = False
+
+    def watch(self, *, history: bool, operators: bool) -> Watch:
+        """`history` has the allocator write its history down; `operators` also whose it is."""
+        self._recording = history or operators
+        if not self._recording:
+            return Watch(observer=Unobserved(), mode=contextlib.nullcontext(), seen=Seen)
+        marks = PhaseMarks()
+        names = OperatorNames() if operators else None
+        return Watch(
+            observer=marks,
+            mode=names or contextlib.nullcontext(),
+            seen=lambda: self._seen(marks, names),
+        )
+
+    def _seen(self, marks: PhaseMarks, names: OperatorNames | None) -> Seen:
+        self.synchronize()
+        history = read_snapshot(torch.cuda.memory._snapshot())
+        events = Events(
+            events=history.events,
+            sizes=history.sizes,
+            operators=names.names(range(len(history.sizes))) if names else (),
+            sections=marks.sections,
+        )
+        return Seen(events=events, history=history)
+
+    def start(self) -> None:
+        """Start CUDA."""
+        if self._settings != AllocatorSettings():
+            torch._C._accelerator_setAllocatorSettings(allocator_conf(self._settings))
+        torch.cuda.init()
+        torch.cuda.set_device(self.device)
+        if self._recording:
+            torch.cuda.memory._record_memory_history(
+                max_entries=MOST_ENTRIES, context=None, stacks="python"
+            )
+        torch.cuda.reset_peak_memory_stats()
+
+    def place(self, module: nn.Module) -> None:
+        """Move the model to the GPU."""
+        module.to(self.device)
+
+    def synchronize(self) -> None:
+        """Wait until the GPU is done."""
+        torch.cuda.synchronize()
+
+    def note_context(self) -> None:
+        """What is used beyond the allocator's segments: before the first step, after the last."""
+        self.synchronize()
+        usage = self.driver.usage() if self.driver else None
+        reserved = torch.cuda.memory_reserved()
+        self._contexts.append(usage.device_used_bytes - reserved if usage else None)
+
+    def readings(self) -> dict[str, Any]:
+        """The fields of a `Measurement` that are read off the device."""
+        stats = torch.cuda.memory_stats()
+        fields: dict[str, Any] = {
+            "gpu": self._gpu(),
+            "peak_allocated_bytes": stats["allocated_bytes.all.peak"],
+            "peak_reserved_bytes": stats["reserved_bytes.all.peak"],
+            "allocator_retries": stats["num_alloc_retries"],
+        }
+        if self.driver is not None:
+            usage = self.driver.usage()
+            fields |= {
+                "device_used_bytes": usage.device_used_bytes,
+                "device_used_source": usage.source,
+                "driver_used_bytes": usage.driver_used_bytes,
+                "driver_reserved_bytes": usage.driver_reserved_bytes,
+            }
+        names = ("context_before_bytes", "context_after_bytes")
+        return fields | dict(zip(names, self._contexts, strict=False))
+
+    def _gpu(self) -> Gpu:
+        properties = torch.cuda.get_device_properties(self.device)
+        _, usable = torch.cuda.mem_get_info()
+        name = self.driver.name if self.driver else properties.name
+        return Gpu(
+            name=name,
+            total_bytes=self.driver.total_bytes if self.driver else 0,
+            usable_bytes=usable,
+            compute_capability=f"{properties.major}.{properties.minor}",
+            multiprocessor_count=properties.multi_processor_count,
+            mig=" MIG " in f"{name} {properties.name} ",
+            driver_version=self.driver.version if self.driver else "",
+        )
+
+
+def allocator_conf(settings: AllocatorSettings) -> str:
+    """The settings as PYTORCH_CUDA_ALLOC_CONF has them."""
+    given = {
+        "expandable_segments": settings.expandable_segments,
+        "roundup_power2_divisions": settings.roundup_power2_divisions,
+        "max_split_size_mb": settings.max_split_size_mb,
+        "garbage_collection_threshold": settings.garbage_collection_threshold,
+    }
+    return ",".join(f"{name}:{value}" for name, value in given.items() if value)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the GPU had no room: said by PyTorch, or by a library of CUDA's."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and any(t in said for t in _LIBRARIES_OUT_OF_MEMORY)
+
+
+def asked_for(error: BaseException) -> int | None:
+    """How many bytes an out-of-memory error says were asked for, to the precision printed."""
+    found = _SIZE.search(str(error))
+    return round(float(found[1]) * _UNITS[found[2]]) if found else None
+
+
+def _counts() -> tuple[int, int]:
+    """Allocations made and frees asked for on device 0 since the process began."""
+    counted = torch._C._cuda_memoryStats(0)["allocation"]["all"]
+    return counted["allocated"], counted["freed"]
+
+
+class PhaseMarks(Unobserved):
+    """An observer that notes where in the allocator's history phases begin.
+
+    It reads two counters a phase and disturbs nothing.
+    """
+
+    def __init__(self) -> None:
+        self.sections: list[Section] = []
+
+    def enter(self, phase: Phase, step: int) -> None:
+        """From now on it is this phase of this training step."""
+        self.sections.append(Section(sum(_counts()), phase, step))
+
+
+class OperatorNames(TorchDispatchMode):
+    """Notes which operator made each allocation, by the allocator's own count.
+
+    As dispatch modes hold on to arguments for a moment and keep autograd from adding gradients in
+    place, the run is not quite the undisturbed one: names are carried over to that by alignment.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._names: dict[int, str] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before, _ = _counts()
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            after, _ = _counts()
+            name = func._overloadpacket.__name__
+            self._names.update((index, name) for index in range(before, after))
+
+    def names(self, storages: Iterable[int]) -> list[str]:
+        """The operator of each allocation by its number; "other" for those outside operators."""
+        return [self._names.get(storage, "other") for storage in storages]
