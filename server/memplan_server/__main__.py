@@ -1,4 +1,4 @@
-"""The `memplan-server` command: flags to settings, serve, drain on SIGTERM."""
+"""The `memplan-server` command: flags to settings, serve, drain on SIGTERM; or compare a job."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from importlib.util import find_spec
 
 from memplan_server import logs
 from memplan_server.app import serve
@@ -15,7 +16,12 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT. Exits 2 for wrong settings, 1 when it cannot start."""
+    """Serve until SIGTERM or SIGINT. Exits 2 for wrong settings, 1 when it cannot start.
+
+    `memplan-server compare ...` compares a job with its simulation instead, and exits.
+    """
+    if sys.argv[1:2] == ["compare"]:
+        sys.exit(_compare(sys.argv[2:]))
     try:
         settings = Settings.parse(sys.argv[1:], os.environ)
     except SettingsError as error:
@@ -30,6 +36,15 @@ def main() -> None:
         sys.exit(_complaint(str(error), 1))
     asked_to_end.wait()
     server.stop(settings.drain_time)
+
+
+def _compare(arguments: list[str]) -> int:
+    missing = [name for name in ("click", "yaml") if find_spec(name) is None]
+    if missing:
+        return _complaint(f"{missing[0]} is not installed. Run: pip install 'memplan[cli]'", 1)
+    from memplan_server.measure.command import main as compare
+
+    return compare(arguments)
 
 
 def _complaint(text: str, status: int) -> int:

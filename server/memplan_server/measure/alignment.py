@@ -144,10 +144,15 @@ def _freed_elsewhere(first: Events, second: Events, pairs: Sequence[Pair]) -> It
 
 
 def _last_before_free(events: Events, number: dict[int, int]) -> dict[int, int]:
-    """For each matched storage that is freed: how many matched allocations come before that."""
+    """For each matched storage that is freed: how many matched allocations come before that.
+
+    What is freed after the last of them, when the run ends, counts as never freed.
+    """
     freed: dict[int, int] = {}
     count = 0
     for event in events.events:
+        if count == len(number):
+            break
         if event >= 0:
             count += event in number
         elif ~event in number:

@@ -23,7 +23,14 @@ from memplan_server.measure.watch import Seen, Watch
 from memplan_server.timeline import Phase
 from memplan_server.training import Unobserved
 
-__all__ = ["CudaMeter", "OperatorNames", "PhaseMarks", "asked_for", "is_out_of_memory"]
+__all__ = [
+    "CudaMeter",
+    "OperatorNames",
+    "PhaseMarks",
+    "asked_for",
+    "is_out_of_memory",
+    "why_not_available",
+]
 
 _SIZE = re.compile(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -201,3 +208,18 @@ class OperatorNames(TorchDispatchMode):
     def names(self, storages: Iterable[int]) -> list[str]:
         """The operator of each allocation by its number; "other" for those outside operators."""
         return [self._names.get(storage, "other") for storage in storages]
+
+
+def why_not_available() -> str:
+    """Why no job can run on a GPU here, and what to do; empty when one can."""
+    if torch.version.cuda is None:
+        return (
+            f"This PyTorch ({torch.__version__}) is built without CUDA. Install a CUDA build on a "
+            "machine with an NVIDIA GPU."
+        )
+    if not torch.cuda.is_available():
+        return (
+            f"PyTorch {torch.__version__} finds no CUDA GPU. See whether nvidia-smi lists one, and "
+            "what CUDA_VISIBLE_DEVICES says."
+        )
+    return ""
