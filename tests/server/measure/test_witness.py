@@ -1,0 +1,158 @@
+"""Real runs on the CPU against the simulated GPU: two ways to the same allocations.
+
+The CPU is an independent witness: real tensors, real autograd and optimizers, no simulated device.
+What differs is known and named here: cuBLAS workspaces, which a CPU has none of; step counts of
+optimizers, which lie in host memory and are not the GPU's; attention kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from memplan.types import (
+    Activation,
+    CatalogModel,
+    Convolution,
+    Embedding,
+    Flatten,
+    GradientClipping,
+    InputTensor,
+    Layer,
+    LayerStack,
+    Linear,
+    Loss,
+    Model,
+    Normalization,
+    Optimizer,
+    OptimizerType,
+    Pooling,
+    PoolingType,
+    TrainingJob,
+    TrainingLoop,
+    TransformerEncoderLayer,
+    ZeroGrad,
+)
+from memplan_server.gpus.catalog import GpuCatalog
+from memplan_server.jobs import normalize
+from memplan_server.measure.comparison import EventComparison, compare_events
+from memplan_server.measure.request import Request
+from memplan_server.measure.run import Outcome, run
+from memplan_server.measure.simulated import simulate
+
+GPU = GpuCatalog.load().get("nvidia-a100-40gb")
+SGD = Optimizer(type=OptimizerType.SGD, momentum=0.9)
+ON_THE_HOST = {"lift_fresh"}
+"""Step counts of Adam: tensors of the host, which is where everything is for a run on the CPU."""
+
+
+def stack(*layers: Layer, shape: tuple[int, ...]) -> TrainingJob:
+    return TrainingJob(
+        model=Model(layer_stack=LayerStack(layers=layers)), inputs=(InputTensor(shape=shape),)
+    )
+
+
+MLP = stack(
+    Layer(flatten=Flatten()),
+    Layer(linear=Linear(out_features=128)),
+    Layer(activation=Activation()),
+    Layer(linear=Linear(out_features=10)),
+    shape=(1, 28, 28),
+)
+CNN = stack(
+    Layer(convolution=Convolution(out_channels=16, kernel_size=(3,), padding=(1,))),
+    Layer(normalization=Normalization()),
+    Layer(activation=Activation()),
+    Layer(convolution=Convolution(out_channels=16, kernel_size=(3,), padding=(1,), groups=16)),
+    Layer(pooling=Pooling(type=PoolingType.ADAPTIVE_AVERAGE)),
+    Layer(flatten=Flatten()),
+    Layer(linear=Linear(out_features=10)),
+    shape=(3, 32, 32),
+)
+TRANSFORMER = stack(
+    Layer(embedding=Embedding(num_embeddings=100, embedding_dim=32)),
+    Layer(
+        transformer_encoder_layer=TransformerEncoderLayer(
+            num_heads=4, dim_feedforward=64, dropout=0.0
+        ),
+        repeat=2,
+    ),
+    Layer(flatten=Flatten()),
+    Layer(linear=Linear(out_features=10)),
+    shape=(16,),
+)
+RESNET = TrainingJob(
+    model=Model(catalog=CatalogModel(name="torchvision/resnet18")),
+    inputs=(InputTensor(shape=(3, 32, 32)),),
+)
+
+
+def really(job: TrainingJob) -> Outcome:
+    request = Request(job=job, device_type="cpu", warmup_steps=0, steps=2, history=True)
+    return run(replace(request, micro_steps=min(2, job.loop.accumulation_steps)))
+
+
+def compared(job: TrainingJob, **fields: object) -> EventComparison:
+    job = normalize(replace(job, micro_batch_size=4, **fields))  # type: ignore[arg-type]
+    events = really(job).seen.events
+    assert events is not None
+    return compare_events(events, simulate(job, GPU).events)
+
+
+LOOPS = {
+    "plain": TrainingLoop(),
+    "accumulating": TrainingLoop(accumulation_steps=2),
+    "clipping": TrainingLoop(gradient_clipping=GradientClipping.NORM),
+    "letting go": TrainingLoop(keep_outputs=False, zero_grad=ZeroGrad.AFTER_STEP),
+    "late zeroing": TrainingLoop(zero_grad=ZeroGrad.BEFORE_BACKWARD),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    ("job", "optimizer"),
+    [
+        pytest.param(MLP, Optimizer(type=OptimizerType.ADAM), id="mlp-adam"),
+        pytest.param(CNN, SGD, id="cnn-sgd"),
+    ],
+)
+def test_the_simulation_allocates_and_frees_what_a_real_run_does(
+    job: TrainingJob, optimizer: Optimizer, loop: str
+) -> None:
+    found = compared(job, optimizer=optimizer, loop=LOOPS[loop])
+    assert found.matched_allocations > 30
+    assert {group.operator for group in found.only_measured} <= ON_THE_HOST
+    assert {group.operator for group in found.only_simulated} == {"cublas workspace"}
+    assert found.resized == ()
+    assert found.freed_elsewhere == ()
+
+
+@pytest.mark.parametrize("loss", [Loss.MSE, Loss.MEAN, Loss.BINARY_CROSS_ENTROPY_WITH_LOGITS])
+def test_so_it_is_with_every_loss(loss: Loss) -> None:
+    found = compared(MLP, optimizer=SGD, loss=loss)
+    assert found.only_measured == found.resized == found.freed_elsewhere == ()
+    assert {group.operator for group in found.only_simulated} == {"cublas workspace"}
+
+
+def test_a_resnet_is_the_same_but_for_the_workspaces() -> None:
+    found = compared(RESNET, optimizer=SGD)
+    assert found.only_measured == found.resized == found.freed_elsewhere == ()
+    assert {group.operator for group in found.only_simulated} == {"cublas workspace"}
+    assert found.matched_allocations > 500
+
+
+def test_a_transformer_differs_in_its_attention_only() -> None:
+    found = compared(TRANSFORMER, optimizer=SGD)
+    # CUDA's kernel gives its output in the order batch, sequence, head, which nn.MultiheadAttention
+    # makes contiguous by a clone; the CPU's needs none.
+    assert {group.operator for group in found.only_measured} == {
+        "_scaled_dot_product_flash_attention_for_cpu"
+    }
+    assert {group.operator for group in found.only_simulated} == {
+        "_scaled_dot_product_efficient_attention",
+        "clone",
+        "cublas workspace",
+    }
+    assert found.resized == found.freed_elsewhere == ()
+    assert found.matched_allocations > 100
