@@ -1,0 +1,1 @@
+"""Our own measurements, the matrix of jobs and the script that makes them."""

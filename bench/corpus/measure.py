@@ -1,0 +1,225 @@
+"""Measures the matrix on this machine's GPU: one JSON line a job, as soon as it is done.
+
+    PYTHONPATH=client:server python bench/corpus/measure.py --out corpus [--only REGEX]
+        [--time-limit SECONDS] [--done FOLDER] [--device cpu]
+
+Each job runs in a process of its own; while one is on the GPU the next are prepared. Jobs that have
+a measured line in --out or --done are passed over, so a run can be continued. A job that fails has
+a line too, with the error, and is tried again. `--device cpu` is a dry run with batches of two and
+a single step, to see that everything works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from corpus.lines import Line, read_lines
+from corpus.matrix import Entry, matrix
+from memplan.types import GpuType, TrainingJob
+from memplan_server.errors import MemplanError, UnknownName
+from memplan_server.gpus.catalog import GpuCatalog
+from memplan_server.measure.child import Child, in_child
+from memplan_server.measure.compare import NoCudaDevice, check_cuda, gpu_type_of
+from memplan_server.measure.measurement import Gpu, Measurement
+from memplan_server.measure.request import Request
+
+PREPARE_S, RUN_S = 180.0, 90.0
+DRY_GPU_TYPE = "nvidia-t4"
+DRY_BATCH_SIZE = 2
+MOST_AHEAD = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """What is measured on."""
+
+    type: str
+    gpu: Gpu
+    gpu_type: GpuType
+    catalog_name: str | None
+
+    @property
+    def file_name(self) -> str:
+        """Of its lines."""
+        name = self.catalog_name or re.sub(r"[^a-z0-9.]+", "-", self.gpu.name.lower())
+        return f"{name}.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A job whose process waits for the GPU, or the reason why there is none."""
+
+    entry: Entry
+    job: TrainingJob
+    child: Child | None
+    error: str = ""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure; 0, or 3 without a GPU."""
+    options = _parser().parse_args(arguments)
+    deadline = time.monotonic() + options.time_limit
+    try:
+        device = _device(options.device)
+    except NoCudaDevice as error:
+        print(f"measure.py: {error}", file=sys.stderr)
+        return 3
+    options.out.mkdir(parents=True, exist_ok=True)
+    done = _done([options.out, *options.done], device)
+    wanted = [e for e in matrix() if re.search(options.only, e.name) and e.name not in done]
+    print(f"{device.gpu.name}: {len(wanted)} jobs to measure, {len(done)} are done", flush=True)
+    path = options.out / device.file_name
+    for number, line in enumerate(_measure(wanted, device, options.ahead, deadline), 1):
+        with path.open("a") as file:
+            file.write(line.to_json() + "\n")
+        print(f"{number}/{len(wanted)} {line.name} {_outcome(line)}", flush=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--only", default="", metavar="REGEX", help="jobs whose name has this")
+    parser.add_argument("--time-limit", type=float, default=float("inf"), metavar="SECONDS")
+    parser.add_argument(
+        "--done", type=Path, action="append", default=[], metavar="FOLDER", help="further lines"
+    )
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    ahead = max(1, min(MOST_AHEAD, (os.cpu_count() or 1) // 4))
+    parser.add_argument("--ahead", type=int, default=ahead, help="jobs prepared meanwhile")
+    return parser
+
+
+def _device(kind: str) -> Device:
+    """Raises NoCudaDevice."""
+    catalog = GpuCatalog.load()
+    if kind == "cpu":
+        gpu_type = catalog.get(DRY_GPU_TYPE)
+        return Device(type=kind, gpu=Gpu(name="cpu"), gpu_type=gpu_type, catalog_name=None)
+    check_cuda()
+    gpu: Gpu = in_child("memplan_server.measure.cuda:describe")
+    gpu_type = gpu_type_of(gpu, catalog)
+    try:
+        name = catalog.get(gpu.name).name
+    except UnknownName:
+        name = None
+    return Device(type=kind, gpu=gpu, gpu_type=gpu_type, catalog_name=name)
+
+
+def _done(folders: Sequence[Path], device: Device) -> set[str]:
+    """Names that have a measurement on this device."""
+    return {
+        line.name
+        for folder in folders
+        for line in read_lines(folder)
+        if line.measured is not None and line.measured.gpu.name == device.gpu.name
+    }
+
+
+def _measure(
+    entries: Sequence[Entry], device: Device, ahead: int, deadline: float
+) -> Iterator[Line]:
+    """One line after the other, until all are done or there is no time for another."""
+    waiting = deque(entries)
+    under_way: deque[Future[Prepared]] = deque()
+    with ThreadPoolExecutor(ahead) as pool:
+        while waiting or under_way:
+            while waiting and len(under_way) < ahead and time.monotonic() < deadline:
+                under_way.append(pool.submit(_prepare, waiting.popleft(), device))
+            if not under_way:
+                return
+            prepared = under_way.popleft().result()
+            if time.monotonic() >= deadline:
+                _give_up([prepared, *(future.result() for future in under_way)])
+                return
+            yield _finish(prepared, device)
+
+
+def _give_up(prepared: Sequence[Prepared]) -> None:
+    with ExitStack() as stack:
+        for one in prepared:
+            if one.child is not None:
+                one.child.kill()
+                stack.enter_context(one.child.ended())
+
+
+def _prepare(entry: Entry, device: Device) -> Prepared:
+    """Find the batch size, start the process and wait until it waits."""
+    job, child = entry.job, None
+    try:
+        if entry.near_capacity:
+            size = in_child("corpus.near:batch_size", job, device.gpu_type, timeout_s=PREPARE_S)
+            job = replace(job, micro_batch_size=size)
+        if device.type == "cpu":
+            job = replace(job, micro_batch_size=min(job.micro_batch_size, DRY_BATCH_SIZE))
+        child = Child("memplan_server.measure.run:run", _request(entry, job, device), gated=True)
+        child.ready(PREPARE_S)
+    except MemplanError as error:
+        if child is not None:
+            child.kill()
+        return Prepared(entry=entry, job=job, child=child, error=_brief(error))
+    return Prepared(entry=entry, job=job, child=child)
+
+
+def _request(entry: Entry, job: TrainingJob, device: Device) -> Request:
+    """Fewer steps where each takes long."""
+    if device.type == "cpu":
+        return Request(job=job, device_type="cpu", warmup_steps=0, steps=1)
+    steps = 2 if entry.near_capacity else 4
+    return Request(job=job, device_type="cuda", warmup_steps=2, steps=steps)
+
+
+def _finish(prepared: Prepared, device: Device) -> Line:
+    measured, error = None, prepared.error
+    if prepared.child is not None:
+        with prepared.child.ended() as child:
+            if not error:
+                measured, error = _run(child)
+    return Line(
+        name=prepared.entry.name,
+        family=prepared.entry.family,
+        job=prepared.job,
+        gpu_type=device.catalog_name,
+        measured=measured,
+        error=error,
+    )
+
+
+def _run(child: Child) -> tuple[Measurement | None, str]:
+    try:
+        child.go()
+        return child.result(RUN_S).measurement, ""
+    except MemplanError as error:
+        child.kill()
+        return None, _brief(error)
+
+
+def _brief(error: MemplanError) -> str:
+    """Its last line, where a traceback says what happened."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def _outcome(line: Line) -> str:
+    measured = line.measured
+    if measured is None:
+        return f"FAILED: {line.error}"
+    if measured.out_of_memory is not None:
+        return "out of memory"
+    used = measured.device_used_bytes or measured.peak_allocated_bytes
+    return f"batch {line.job.micro_batch_size}, {used / 2**20:,.0f} MiB"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
