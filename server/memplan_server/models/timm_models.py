@@ -3,17 +3,19 @@
 Options in `config` are those of the model's class that data can describe (`num_classes`,
 `in_chans`, `drop_path_rate` ...). A name may carry the tag of a pretrained configuration
 (`timm/vit_base_patch16_224.augreg_in21k`), whose input size and number of classes are then used.
-For an input of another size the model is made with `img_size`, where its class has it. A name that
+For an input of another size the model is made with `img_size`, where its class has it. With
+`fused_attn: false` attention is written out, as before PyTorch had a fused operator. A name that
 timm has given up for another (`timm/tv_resnet152`) means the model by its present name, and the
 answer says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +68,7 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
 
 
 def _build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
-    allowed = _allowed(name)
+    allowed = _allowed(name) | {"fused_attn": bool}
     given = options.checked(model.config, allowed, f"{FIELD}.config", model.name)
     channels, *size = libraries.load("timm").get_pretrained_cfg(name).input_size
     wanted = images.Wanted(
@@ -77,9 +79,22 @@ def _build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     image, assumptions = images.resolve(job, wanted)
     if "img_size" in allowed and "img_size" not in given and image.shape[1:] != wanted.shape[1:]:
         given["img_size"] = _img_size(image.shape[1:], allowed["img_size"])
-    with construction(_field(job, model)):
+    fused = given.pop("fused_attn", True)
+    with construction(_field(job, model)), _attention(fused=fused):
         module: nn.Module = libraries.load("timm").create_model(name, pretrained=False, **given)
     return BuiltModel(module=module.train(), inputs=(image,), assumptions=assumptions)
+
+
+@contextlib.contextmanager
+def _attention(*, fused: bool) -> Iterator[None]:
+    """timm asks this setting when it makes an attention layer."""
+    layers = libraries.load("timm").layers
+    before = layers.use_fused_attn()
+    layers.set_fused_attn(fused and before)
+    try:
+        yield
+    finally:
+        layers.set_fused_attn(before)
 
 
 def _allowed(name: str) -> dict[str, Any]:

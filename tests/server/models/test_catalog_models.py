@@ -298,6 +298,15 @@ def test_images_come_in_the_type_of_the_weights() -> None:
     assert built.inputs[0].dtype is DataType.FLOAT16
 
 
+def test_timms_attention_can_be_written_out() -> None:
+    def fused(config: dict[str, bool]) -> set[bool]:
+        module = build(named("timm/vit_tiny_patch16_224", config=config)).module
+        return {m.fused_attn for m in module.modules() if hasattr(m, "fused_attn")}
+
+    assert fused({"fused_attn": False}) == {False}
+    assert fused({}) == {True}
+
+
 def test_a_loss_of_the_model_needs_a_model_that_has_one() -> None:
     assert violation(named("timm/resnet18", loss=Loss.MODEL)).field == "job.loss"
 
