@@ -9,7 +9,6 @@ import threading
 from importlib.util import find_spec
 
 from memplan_server import logs
-from memplan_server.app import serve
 from memplan_server.settings import Settings, SettingsError
 
 __all__ = ["main"]
@@ -22,6 +21,8 @@ def main() -> None:
     """
     if sys.argv[1:2] == ["compare"]:
         sys.exit(_compare(sys.argv[2:]))
+    from memplan_server.app import serve  # gRPC, which a comparison does without
+
     try:
         settings = Settings.parse(sys.argv[1:], os.environ)
     except SettingsError as error:

@@ -62,6 +62,10 @@ class Child:
         with contextlib.suppress(OSError):  # it has ended, which `result` tells
             self._connection.send(_READY)
 
+    def kill(self) -> None:
+        """End it now."""
+        self._process.kill()
+
     def result(self, timeout_s: float | None = None) -> Any:
         """What the function returned.
 

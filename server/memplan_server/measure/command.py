@@ -17,11 +17,12 @@ import click
 from memplan.cli.options import job_options
 from memplan.cli.request import assemble
 from memplan.errors import JobFileError
+from memplan.plain import to_dict
 from memplan.types import EstimateMemoryRequest, TrainingJob
 from memplan_server.errors import InvalidJob, MemplanError, UnknownName
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.jobs import normalize
-from memplan_server.measure.compare import NoCudaDevice, compare
+from memplan_server.measure.compare import Comparison, NoCudaDevice, compare
 from memplan_server.measure.text import report
 from memplan_server.validation import check
 
@@ -83,8 +84,12 @@ def _compare(device: str, gpu_type: str, as_json: bool, **options: Any) -> int:
         return _complaint(error, BAD_REQUEST)
     except MemplanError as error:
         return _complaint(error, FAILURE)
-    click.echo(json.dumps(asdict(compared)) if as_json else report(compared))
+    click.echo(_as_json(job, compared) if as_json else report(compared))
     return COMPARED
+
+
+def _as_json(job: TrainingJob, compared: Comparison) -> str:
+    return json.dumps({"job": to_dict(job, defaults=False), **asdict(compared)})
 
 
 def _job(options: dict[str, Any]) -> TrainingJob:

@@ -20,7 +20,7 @@ from memplan.types import GpuType, TrainingJob
 from memplan_server.allocator import replay
 from memplan_server.errors import LimitExceeded, MemplanError, UnknownName
 from memplan_server.gpus.catalog import GpuCatalog
-from memplan_server.measure.child import in_child
+from memplan_server.measure.child import Child, in_child
 from memplan_server.measure.comparison import EventComparison, compare_events, names_from
 from memplan_server.measure.events import Events
 from memplan_server.measure.history import History, ReplayedHistory, replay_history
@@ -83,11 +83,12 @@ def compare(
     if device_type == "cuda":
         check_cuda()
     plain = _run(job, device_type, operators=False)
-    named = plain if device_type == "cpu" else _run(job, device_type, operators=True)
+    target = catalog.get(gpu_type) if gpu_type else gpu_type_of(plain.measurement.gpu, catalog)
+    with Child(_SIMULATE, job, target).ended() as simulation:  # beside the second run
+        named = plain if device_type == "cpu" else _run(job, device_type, operators=True)
+        simulated: Simulated = simulation.result()
     assert plain.seen.events is not None
     assert named.seen.events is not None
-    target = catalog.get(gpu_type) if gpu_type else gpu_type_of(plain.measurement.gpu, catalog)
-    simulated: Simulated = in_child(_SIMULATE, job, target)
     events, changed = names_from(plain.seen.events, named.seen.events)
     history = plain.seen.history
     return Comparison(

@@ -28,6 +28,7 @@ __all__ = [
     "OperatorNames",
     "PhaseMarks",
     "asked_for",
+    "describe",
     "is_out_of_memory",
     "why_not_available",
 ]
@@ -109,7 +110,7 @@ class CudaMeter:
         """The fields of a `Measurement` that are read off the device."""
         stats = torch.cuda.memory_stats()
         fields: dict[str, Any] = {
-            "gpu": self._gpu(),
+            "gpu": self.gpu(),
             "peak_allocated_bytes": stats["allocated_bytes.all.peak"],
             "peak_reserved_bytes": stats["reserved_bytes.all.peak"],
             "allocator_retries": stats["num_alloc_retries"],
@@ -125,7 +126,8 @@ class CudaMeter:
         names = ("context_before_bytes", "context_after_bytes")
         return fields | dict(zip(names, self._contexts, strict=False))
 
-    def _gpu(self) -> Gpu:
+    def gpu(self) -> Gpu:
+        """What it is. Starts CUDA."""
         properties = torch.cuda.get_device_properties(self.device)
         _, usable = torch.cuda.mem_get_info()
         name = self.driver.name if self.driver else properties.name
@@ -208,6 +210,11 @@ class OperatorNames(TorchDispatchMode):
     def names(self, storages: Iterable[int]) -> list[str]:
         """The operator of each allocation by its number; "other" for those outside operators."""
         return [self._names.get(storage, "other") for storage in storages]
+
+
+def describe() -> Gpu:
+    """The GPU that jobs would run on."""
+    return CudaMeter(AllocatorSettings()).gpu()
 
 
 def why_not_available() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,18 @@ def test_the_report_names_both_sides(
 def test_without_a_gpu_it_says_so(job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([job_file]) == 3
     assert "CUDA" in capsys.readouterr().err
+
+
+def test_it_needs_no_grpc() -> None:
+    script = (
+        "import runpy, sys; sys.modules.update(grpc=None, rich=None); "
+        "sys.argv = ['memplan-server', 'compare', '--help']; "
+        "runpy.run_module('memplan_server', run_name='__main__')"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "--device" in shown.stdout
 
 
 @pytest.mark.parametrize(

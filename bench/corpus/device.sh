@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# All that needs a GPU, in nine minutes: the gpu tests, comparisons of six jobs, then the corpus.
+#
+#     bench/corpus/device.sh OUT [SECONDS] [DEVICE]
+#
+# memplan need not be installed: only Python with torch, protobuf, click, pyyaml, pytest,
+# pytest-timeout, nvidia-ml-py and the model libraries. Writes OUT/tests.txt, OUT/compare.jsonl (one
+# comparison a line), OUT/corpus/GPU.jsonl and OUT/log.txt. Each part goes on when another fails; what
+# is measured in this folder already is not measured again. DEVICE cpu is a dry run of a small job.
+set -uo pipefail
+limit=${2:-530}
+device=${3:-cuda}
+python=${PYTHON:-python3}
+mkdir -p "${1:?where to write to}/corpus"
+out=$(cd "$1" && pwd)
+cd "$(dirname "$0")/../.." || exit
+export PYTHONPATH="$PWD/client:$PWD/server"
+log="$out/log.txt"
+nvidia-smi >"$log" 2>&1
+
+echo "gpu tests" | tee -a "$log"
+timeout 200 "$python" -m pytest --confcutdir=tests/gpu tests/gpu -p no:cacheprovider -rA \
+	--durations=0 >"$out/tests.txt" 2>&1
+tail -n 1 "$out/tests.txt" | tee -a "$log"
+
+parts=$(mktemp -d)
+trap 'rm -rf "$parts"' EXIT
+compare() { # the job's options
+	timeout 120 "$python" -m memplan_server compare "$@" --device "$device" --json \
+		>"$(mktemp "$parts/XXXXXX")" 2>>"$log" || echo "failed: compare $*" | tee -a "$log"
+}
+collect() { # what has been compared so far
+	wait
+	cat "$parts"/* >>"$out/compare.jsonl"
+	rm -f "$parts"/*
+}
+
+echo "comparisons, at $SECONDS s" | tee -a "$log"
+if [ "$device" = cpu ]; then
+	compare transformers/bert --input 8:int64 --batch-size 2 --model-config num_hidden_layers=1 \
+		--model-config hidden_size=24 --model-config vocab_size=50
+	collect
+	only='^mlp-fp32'
+else
+	text="--input 512:int64 --optimizer adamw --batch-size"
+	compare transformers/bert $text 16 &
+	compare transformers/gpt2 $text 8 --precision amp-fp16 &
+	compare transformers/t5 $text 8 --precision bf16 &
+	collect
+	compare torchvision/resnet50 --batch-size 32 --momentum 0.9 &
+	compare torchvision/resnet50 --batch-size 32 --precision amp-fp16 \
+		--memory-format channels-last &
+	compare torchvision/swin_t --batch-size 16 --precision amp-bf16 --optimizer adamw &
+	collect
+	only=''
+fi
+
+echo "corpus, at $SECONDS s" | tee -a "$log"
+"$python" bench/corpus/measure.py --out "$out/corpus" --done bench/corpus --device "$device" \
+	--only "$only" --time-limit $((limit - SECONDS)) 2>&1 | tee -a "$log"
