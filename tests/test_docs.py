@@ -18,6 +18,7 @@ import readme_example
 import memplan
 from memplan import jobfile
 from memplan.cli.commands import cli
+from memplan_server.measure.command import compare_command as comparing
 from memplan_server.metrics import Metrics
 from memplan_server.settings import Settings
 from memplan_server.validation import check
@@ -58,6 +59,8 @@ def test_commands_parse(command: str) -> None:
     if program == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M)
         assert {a for a in arguments if "=" not in a} <= set(targets)
+    elif arguments[:1] == ["compare"]:
+        comparing.make_context("compare", arguments[1:]).close()
     elif program == "memplan-server":
         Settings.parse(arguments, {})
     else:

@@ -206,7 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="memplan-server",
         description="Answers how much GPU memory a training job takes, over gRPC.",
-        epilog="Every flag has an environment variable: --data-dir is MEMPLAN_DATA_DIR.",
+        epilog="Every flag has an environment variable: --data-dir is MEMPLAN_DATA_DIR. "
+        "`memplan-server compare --help`: run a job on this machine's GPU and compare.",
         argument_default=argparse.SUPPRESS,
     )
     for spec in fields(Settings):

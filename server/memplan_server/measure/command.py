@@ -26,7 +26,7 @@ from memplan_server.measure.compare import Comparison, NoCudaDevice, compare
 from memplan_server.measure.text import report
 from memplan_server.validation import check
 
-__all__ = ["main"]
+__all__ = ["compare_command", "main"]
 
 COMPARED, FAILURE, BAD_REQUEST, NO_CUDA = 0, 1, 2, 3
 _JOB_FILES = (".yaml", ".yml", ".json")
@@ -35,7 +35,9 @@ _JOB_FILES = (".yaml", ".yml", ".json")
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     try:
-        result = _compare.main(list(arguments), "memplan-server compare", standalone_mode=False)
+        result = compare_command.main(
+            list(arguments), "memplan-server compare", standalone_mode=False
+        )
     except click.ClickException as error:
         error.show()
         return BAD_REQUEST
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     help="GPU type to simulate. Default: the one the job runs on; nvidia-a100-80gb for the CPU.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def _compare(device: str, gpu_type: str, as_json: bool, **options: Any) -> int:
+def compare_command(device: str, gpu_type: str, as_json: bool, **options: Any) -> int:
     """Run two training steps of a job and compare each allocation with the simulated ones.
 
     MODEL is a model's name, or a job file (.yaml, .json); options are those of `memplan plan`.

@@ -69,7 +69,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Watched(Unobserved):
-    """Passes everything on, and remembers where the loop is."""
+    """Passes the phases on, and remembers where the loop is."""
 
     inner: Observer
     phase: Phase = Phase.SETUP

@@ -1,7 +1,7 @@
 """Real runs on the CPU against the simulated GPU: two ways to the same allocations.
 
 The CPU is an independent witness: real tensors, real autograd and optimizers, no simulated device.
-What differs is known and named here: cuBLAS workspaces, which a CPU has none of; step counts of
+What differs is known and named here: workspaces of CUDA's libraries, which a CPU has none of; step counts of
 optimizers, which lie in host memory and are not the GPU's; attention kernels.
 """
 
@@ -43,6 +43,7 @@ from memplan_server.measure.simulated import simulate
 
 GPU = GpuCatalog.load().get("nvidia-a100-40gb")
 SGD = Optimizer(type=OptimizerType.SGD, momentum=0.9)
+WORKSPACES = {"cublas workspace", "cudnn workspace"}
 ON_THE_HOST = {"lift_fresh"}
 """Step counts of Adam: tensors of the host, which is where everything is for a run on the CPU."""
 
@@ -123,7 +124,7 @@ def test_the_simulation_allocates_and_frees_what_a_real_run_does(
     found = compared(job, optimizer=optimizer, loop=LOOPS[loop])
     assert found.matched_allocations > 30
     assert {group.operator for group in found.only_measured} <= ON_THE_HOST
-    assert {group.operator for group in found.only_simulated} == {"cublas workspace"}
+    assert {group.operator for group in found.only_simulated} <= WORKSPACES
     assert found.resized == ()
     assert found.freed_elsewhere == ()
 
@@ -132,13 +133,13 @@ def test_the_simulation_allocates_and_frees_what_a_real_run_does(
 def test_so_it_is_with_every_loss(loss: Loss) -> None:
     found = compared(MLP, optimizer=SGD, loss=loss)
     assert found.only_measured == found.resized == found.freed_elsewhere == ()
-    assert {group.operator for group in found.only_simulated} == {"cublas workspace"}
+    assert {group.operator for group in found.only_simulated} <= WORKSPACES
 
 
 def test_a_resnet_is_the_same_but_for_the_workspaces() -> None:
     found = compared(RESNET, optimizer=SGD)
     assert found.only_measured == found.resized == found.freed_elsewhere == ()
-    assert {group.operator for group in found.only_simulated} == {"cublas workspace"}
+    assert {group.operator for group in found.only_simulated} <= WORKSPACES
     assert found.matched_allocations > 500
 
 
@@ -149,10 +150,9 @@ def test_a_transformer_differs_in_its_attention_only() -> None:
     assert {group.operator for group in found.only_measured} == {
         "_scaled_dot_product_flash_attention_for_cpu"
     }
-    assert {group.operator for group in found.only_simulated} == {
+    assert {group.operator for group in found.only_simulated} - WORKSPACES == {
         "_scaled_dot_product_efficient_attention",
         "clone",
-        "cublas workspace",
     }
     assert found.resized == found.freed_elsewhere == ()
     assert found.matched_allocations > 100
