@@ -1,8 +1,8 @@
 """Real runs on the CPU against the simulated GPU: two ways to the same allocations.
 
 The CPU is an independent witness: real tensors, real autograd and optimizers, no simulated device.
-What differs is known and named here: workspaces of CUDA's libraries, which a CPU has none of; step counts of
-optimizers, which lie in host memory and are not the GPU's; attention kernels.
+What differs is known and named here: workspaces of CUDA's libraries, which a CPU has none of; step
+counts of optimizers, which lie in host memory and are not the GPU's; attention kernels.
 """
 
 from __future__ import annotations
