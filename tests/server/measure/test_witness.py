@@ -15,6 +15,7 @@ from memplan.types import (
     Activation,
     CatalogModel,
     Convolution,
+    DataType,
     Embedding,
     Flatten,
     GradientClipping,
@@ -26,6 +27,7 @@ from memplan.types import (
     Model,
     Normalization,
     Optimizer,
+    OptimizerImplementation,
     OptimizerType,
     Pooling,
     PoolingType,
@@ -141,6 +143,72 @@ def test_a_resnet_is_the_same_but_for_the_workspaces() -> None:
     assert found.only_measured == found.resized == found.freed_elsewhere == ()
     assert {group.operator for group in found.only_simulated} <= WORKSPACES
     assert found.matched_allocations > 500
+
+
+EAGER = {"attn_implementation": "eager", "vocab_size": 200}
+"""Attention without a kernel of its own, which CPU and GPU execute alike."""
+MODELS: dict[str, tuple[tuple[int, ...], dict[str, object]]] = {
+    "torchvision/mobilenet_v3_small": ((3, 64, 64), {}),
+    "torchvision/regnet_y_400mf": ((3, 64, 64), {}),
+    "transformers/llama": (
+        (16,),
+        {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4}
+        | {"num_key_value_heads": 2, "intermediate_size": 128},
+    ),
+    "transformers/bert": (
+        (16,),
+        {
+            "hidden_size": 64,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            **BERT,
+        },
+    ),
+    "transformers/gpt2": (
+        (16,),
+        {"n_layer": 2, "n_embd": 64, "n_head": 2}
+        | {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    ),
+    "transformers/t5": (
+        (16,),
+        {"num_layers": 2, "num_decoder_layers": 2, "d_model": 64, "d_kv": 16, "num_heads": 4}
+        | {"dropout_rate": 0.0},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_the_catalogs_are_the_same_but_for_the_workspaces(name: str) -> None:
+    shape, config = MODELS[name]
+    text = len(shape) == 1
+    job = TrainingJob(
+        model=Model(catalog=CatalogModel(name=name, config=config | (EAGER if text else {}))),
+        inputs=(InputTensor(shape=shape, dtype=DataType.INT64 if text else DataType.UNSPECIFIED),),
+    )
+    found = compared(job, optimizer=SGD)
+    assert found.only_measured == found.resized == found.freed_elsewhere == ()
+    assert {group.operator for group in found.only_simulated} <= WORKSPACES
+
+
+STEPS = OptimizerImplementation
+OPTIMIZERS = [
+    Optimizer(type=kind, implementation=how, state_count=2 if kind is OptimizerType.CUSTOM else 0)
+    for kind in OptimizerType
+    for how in (STEPS.FOREACH, STEPS.SINGLE, STEPS.FUSED)
+    if kind is not OptimizerType.UNSPECIFIED
+    and (kind is not OptimizerType.CUSTOM or how is STEPS.SINGLE)
+    and (kind not in (OptimizerType.RMSPROP, OptimizerType.ADAFACTOR) or how is not STEPS.FUSED)
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.type}-{o.implementation}")
+def test_optimizers_are_the_same_but_for_their_step_counts(optimizer: Optimizer) -> None:
+    found = compared(MLP, optimizer=optimizer)
+    small = {"lift_fresh", "zeros"}
+    assert all(g.operator in small and g.block_bytes == 512 * g.count for g in found.only_measured)
+    assert {group.operator for group in found.only_simulated} <= WORKSPACES
+    assert found.resized == found.freed_elsewhere == ()
 
 
 def test_a_transformer_differs_in_its_attention_only() -> None:
