@@ -161,7 +161,9 @@ MODELS: dict[str, tuple[tuple[int, ...], dict[str, object]]] = {
             "hidden_size": 64,
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
-            **BERT,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 128,
         },
     ),
     "transformers/gpt2": (
