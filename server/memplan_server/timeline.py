@@ -18,6 +18,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,9 +111,8 @@ class Timeline:
 
     modules: tuple[Module, ...] = ()
     workspaces: Mapping[int, str] = field(default_factory=dict)
-    """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}; see
-    `gpus.libraries`. Where the name is of a convolution (an index into `convolutions`), intercept
-    and slope count samples instead of bytes."""
+    """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}. Intercept
+    and slope count their samples, not bytes; `gpus.libraries.with_workspaces` gives the bytes."""
     convolutions: tuple[Convolution, ...] = ()
 
     parameter_count: int = 0
@@ -135,27 +135,17 @@ class Timeline:
     assumptions: tuple[str, ...] = ()
     library_versions: Mapping[str, str] = field(default_factory=dict)
 
-    def sizes(
-        self,
-        batch_size: int,
-        *,
-        last_batch_size: int | None = None,
-        workspace_bytes: Mapping[str, int] | None = None,
-    ) -> Int64:
+    def sizes(self, batch_size: int, *, last_batch_size: int | None = None) -> Int64:
         """Bytes asked for by each storage, [m].
 
-        `last_batch_size` is the size of the last micro-batch of each step where that differs;
-        `workspace_bytes` gives the sizes of `workspaces` on the GPU in question.
+        `last_batch_size` is the size of the last micro-batch of each step where that differs.
         """
         assert self.affine or batch_size in self.traced_batch_sizes
         samples: int | Int64 = batch_size
         if last_batch_size is not None and self.micro_steps > 1:
             last = self.micro_step == self.micro_steps - 1
             samples = np.where(last, last_batch_size, batch_size).astype(np.int64)
-        sizes = self.intercept + self.slope * samples
-        for storage, name in self.workspaces.items():
-            sizes[storage] = (workspace_bytes or {}).get(name, 0)
-        return sizes
+        return self.intercept + self.slope * samples
 
     def to_bytes(self) -> bytes:
         """Compressed, for the store; `from_bytes` reads it back equal."""
@@ -176,12 +166,14 @@ class Timeline:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop("header").tobytes())
         header["modules"] = tuple(Module(**m) for m in header["modules"])
-        header["convolutions"] = tuple(
-            Convolution(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()})
-            for c in header["convolutions"]
-        )
+        header["convolutions"] = tuple(_convolution(c) for c in header["convolutions"])
         header["workspaces"] = {int(k): v for k, v in header["workspaces"].items()}
         header["kernel_classes"] = tuple(tuple(c) for c in header["kernel_classes"])
         for name in ("traced_batch_sizes", "traits", "assumptions"):
             header[name] = tuple(header[name])
         return cls(**header, **arrays)
+
+
+def _convolution(plain: dict[str, Any]) -> Convolution:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    return Convolution(**fields)

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from memplan_server.timeline import Module, Timeline
+from memplan_server.timeline import Convolution, Module, Timeline
 
 TIMELINE = Timeline(
     events=np.array([0, 1, 2, ~1, ~2], np.int32),
@@ -18,7 +18,21 @@ TIMELINE = Timeline(
     module=np.array([-1, 0, -1], np.int32),
     micro_step=np.array([0, 0, 1], np.uint8),
     modules=(Module("", "Net"),),
-    workspaces={2: "cublas"},
+    workspaces={2: "cudnn/0"},
+    convolutions=(
+        Convolution(
+            direction="wgrad",
+            dtype="float32",
+            itemsize=4,
+            channels_last=False,
+            groups=1,
+            image=(3, 8, 8),
+            kernel=(16, 3, 3, 3),
+            result=(16, 8, 8),
+            stride=(1, 1),
+            dilation=(1, 1),
+        ),
+    ),
     kernel_classes=((8, 0), (9, 0)),
     traits=("convolution",),
     library_versions={"torch": "2"},
@@ -32,10 +46,6 @@ def test_sizes_are_affine_in_the_batch_size() -> None:
 def test_the_last_micro_batch_may_be_smaller() -> None:
     timeline = replace(TIMELINE, micro_steps=2)
     assert timeline.sizes(10, last_batch_size=3).tolist() == [100, 40, 14]
-
-
-def test_workspaces_are_the_gpus() -> None:
-    assert TIMELINE.sizes(10, workspace_bytes={"cublas": 7}).tolist() == [100, 40, 7]
 
 
 def test_bytes_read_back_equal() -> None:

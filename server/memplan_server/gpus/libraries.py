@@ -1,12 +1,23 @@
-"""Library workspaces that depend on the GPU, by the names used in `Timeline.workspaces`."""
+"""What CUDA's libraries do on each kind of GPU: kernels that are chosen alike, and workspaces."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from memplan.types import GpuType
+from memplan_server.gpus.convolutions import tensor_core_dtypes
+from memplan_server.gpus.convolutions import workspace as convolution_workspace
+from memplan_server.timeline import Convolution, Timeline
 
-__all__ = ["KERNEL_CLASSES", "capability", "kernel_class", "workspace_bytes"]
+__all__ = [
+    "KERNEL_CLASSES",
+    "Workspaces",
+    "capability",
+    "kernel_class",
+    "with_workspaces",
+    "workspaces",
+]
 
 MIB = 1 << 20
 
@@ -49,6 +60,36 @@ def cublas_workspace_bytes(compute_capability: tuple[int, int]) -> int:
     return 32 * MIB if compute_capability[0] in (9, 10) else 4096 * 1024 * 2 + 16 * 1024 * 8
 
 
-def workspace_bytes(gpu_type: GpuType) -> Mapping[str, int]:
-    """Bytes of each workspace on this GPU type."""
-    return {"cublas": cublas_workspace_bytes(capability(gpu_type))}
+@dataclass(frozen=True, slots=True)
+class Workspaces:
+    """What libraries take on a GPU; equal for GPUs on which they take the same."""
+
+    cublas_bytes: int
+    tensor_core_dtypes: frozenset[str]
+
+    def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[int, int]:
+        """Bytes for each sample, and whatever their number, by a name in `Timeline.workspaces`."""
+        library, _, index = name.partition("/")
+        if library == "cudnn":
+            return convolution_workspace(convolutions[int(index)], self.tensor_core_dtypes)
+        return 0, self.cublas_bytes
+
+
+def workspaces(gpu_type: GpuType) -> Workspaces:
+    """The workspaces on this GPU type."""
+    of = capability(gpu_type)
+    return Workspaces(cublas_workspace_bytes(of), tensor_core_dtypes(of))
+
+
+def with_workspaces(timeline: Timeline, workspaces: Workspaces) -> Timeline:
+    """The timeline with the sizes that its workspaces have on a GPU."""
+    intercept, slope = timeline.intercept.copy(), timeline.slope.copy()
+    known = {
+        name: workspaces.of(name, timeline.convolutions)
+        for name in set(timeline.workspaces.values())
+    }
+    for storage, name in timeline.workspaces.items():
+        for_each, fixed = known[name]
+        intercept[storage] = fixed + for_each * timeline.intercept[storage]
+        slope[storage] = for_each * timeline.slope[storage]
+    return replace(timeline, intercept=intercept, slope=slope, workspaces={})

@@ -133,12 +133,11 @@ def _that_fits(probe: Probe, target: Target, samples: int, usable: int) -> tuple
         micro = chosen.micro_batch_size
         result = run(
             probe.timeline(micro),
-            target.gpu_type,
             micro,
             probe.job.allocator,
             # with two micro-batches in the timeline, the second is the last only of two
             last_batch_size=chosen.last_micro_batch_size if chosen.steps == 2 else None,
-            capacity_bytes=target.capacity_bytes,
+            room_bytes=target.capacity_bytes - target.gpu_type.context_bytes,
         )
         if result.out_of_memory_event is None or micro == 1:
             return chosen, result

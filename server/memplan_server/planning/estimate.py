@@ -14,7 +14,7 @@ from memplan.types import (
 )
 from memplan.types import Phase as PublicPhase
 from memplan_server.allocator import Replay
-from memplan_server.gpus.libraries import workspace_bytes
+from memplan_server.gpus.libraries import with_workspaces, workspaces
 from memplan_server.planning.targets import Timelines, run
 from memplan_server.planning.uncertainty import CONFIDENCE, bounds
 from memplan_server.timeline import Category, Int64, Phase, Timeline
@@ -32,11 +32,11 @@ _TOP_MODULES = 10
 
 def estimate_memory(timelines: Timelines, job: TrainingJob, gpu_type: GpuType) -> MemoryEstimate:
     """The memory the job takes at its micro-batch size on this GPU type."""
-    timeline = timelines.get(job, gpu_type)
-    result = run(timeline, gpu_type, job.micro_batch_size, job.allocator)
+    timeline = with_workspaces(timelines.get(job, gpu_type), workspaces(gpu_type))
+    result = _replayed(timeline, job, gpu_type)
     device_used = result.peak_reserved_bytes + gpu_type.context_bytes
     limits = bounds(timeline, device_used)
-    sizes = timeline.sizes(job.micro_batch_size, workspace_bytes=workspace_bytes(gpu_type))
+    sizes = timeline.sizes(job.micro_batch_size)
     alive = alive_after(timeline, result.peak_event)
     return MemoryEstimate(
         gpu_type=gpu_type.name,
@@ -54,6 +54,16 @@ def estimate_memory(timelines: Timelines, job: TrainingJob, gpu_type: GpuType) -
         assumptions=timeline.assumptions,
         library_versions=timeline.library_versions,
     )
+
+
+def _replayed(timeline: Timeline, job: TrainingJob, gpu_type: GpuType) -> Replay:
+    """Without a limit, unless the job runs only because the GPU's limit makes room."""
+    free = run(timeline, job.micro_batch_size, job.allocator)
+    room = gpu_type.usable_bytes - gpu_type.context_bytes
+    if free.peak_reserved_bytes <= room or free.peak_allocated_bytes > room:
+        return free
+    limited = run(timeline, job.micro_batch_size, job.allocator, room_bytes=room)
+    return free if limited.out_of_memory_event is not None else limited
 
 
 def alive_after(timeline: Timeline, event: int) -> Int64:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from memplan.types import AllocatorSettings, GpuType, TrainingJob
 from memplan_server.allocator import Replay, Unlimited
-from memplan_server.gpus.libraries import workspace_bytes
+from memplan_server.gpus.libraries import Workspaces, with_workspaces, workspaces
 from memplan_server.planning.targets import Timelines, run
 from memplan_server.planning.uncertainty import safe_bytes
 from memplan_server.timeline import Timeline
@@ -26,21 +26,27 @@ _CLOSE = 0.9
 """Above this share of the capacity, tensors leave so little room that only a replay decides."""
 
 
-_Series = tuple[int, tuple[tuple[str, int], ...]]
-"""A timeline, and the workspaces of the GPU where they matter."""
-
-
 @dataclass(slots=True)
 class Shared:
     """Replays that several GPUs have in common."""
 
-    reserved: dict[_Series, dict[int, int]] = field(default_factory=dict)
-    limited: dict[tuple[_Series, int, int], Replay] = field(default_factory=dict)
-    timelines: dict[int, Timeline] = field(default_factory=dict)
+    reserved: dict[int, dict[int, int]] = field(default_factory=dict)
+    """By timeline (its `id`) and batch size."""
+    limited: dict[tuple[int, int, int], Replay] = field(default_factory=dict)
+    """By timeline, batch size and room."""
+    timelines: dict[tuple[int, Workspaces], tuple[Timeline, Timeline]] = field(default_factory=dict)
+    """By timeline as traced, which is kept so that its id stays its own, and workspaces."""
     unlimited: dict[int, Unlimited] = field(default_factory=dict)
     gap: float = 0.0
     """By which share the largest batch stayed below what its tensors alone would allow, last time:
     where to look first on the next GPU."""
+
+    def on_gpu(self, timeline: Timeline, gpu_type: GpuType) -> Timeline:
+        """The timeline with the GPU's workspaces; the same one for GPUs that have the same."""
+        key = id(timeline), workspaces(gpu_type)
+        if key not in self.timelines:
+            self.timelines[key] = timeline, with_workspaces(timeline, key[1])
+        return self.timelines[key][1]
 
 
 @dataclass(slots=True)
@@ -53,32 +59,27 @@ class Probe:
     shared: Shared = field(default_factory=Shared)
 
     def timeline(self, batch_size: int) -> Timeline:
-        """The timeline that holds for this batch size."""
-        return self.timelines.get(replace(self.job, micro_batch_size=batch_size), self.gpu_type)
+        """The timeline that holds for this batch size, with the workspaces of the GPU."""
+        job = replace(self.job, micro_batch_size=batch_size)
+        return self.shared.on_gpu(self.timelines.get(job, self.gpu_type), self.gpu_type)
 
     def allocated_bytes(self, batch_size: int) -> int:
         """Peak of the allocated bytes, blocks rounded but not split from segments."""
         timeline = self.timeline(batch_size)
-        sizes = timeline.sizes(batch_size, workspace_bytes=workspace_bytes(self.gpu_type))
+        sizes = timeline.sizes(batch_size)
         return self._unlimited(timeline).peak_allocated_bytes(sizes)
 
     def reserved_bytes(self, batch_size: int) -> int:
         """Peak of the reserved bytes when the driver has room for everything."""
-        known = self.shared.reserved.setdefault(self._series(batch_size), {})
+        known = self.shared.reserved.setdefault(id(self.timeline(batch_size)), {})
         if batch_size not in known:
             known[batch_size] = self._reserved_bytes(self.timeline(batch_size), batch_size)
         return known[batch_size]
 
-    def _series(self, batch_size: int) -> _Series:
-        timeline = self.timeline(batch_size)
-        self.shared.timelines[id(timeline)] = timeline  # as long as it is kept, its id is its own
-        workspaces = tuple(sorted(workspace_bytes(self.gpu_type).items()))
-        return id(timeline), workspaces if timeline.workspaces else ()
-
     def _reserved_bytes(self, timeline: Timeline, batch_size: int) -> int:
         if self.job.allocator != AllocatorSettings():
-            return run(timeline, self.gpu_type, batch_size, self.job.allocator).peak_reserved_bytes
-        sizes = timeline.sizes(batch_size, workspace_bytes=workspace_bytes(self.gpu_type))
+            return run(timeline, batch_size, self.job.allocator).peak_reserved_bytes
+        sizes = timeline.sizes(batch_size)
         return self._unlimited(timeline).peak_reserved_bytes(sizes)
 
     def _unlimited(self, timeline: Timeline) -> Unlimited:
@@ -106,14 +107,11 @@ class Probe:
     def limited(self, batch_size: int, capacity_bytes: int) -> Replay:
         """The replay with this capacity, of which the CUDA context takes its part."""
         room = capacity_bytes - self.gpu_type.context_bytes
-        key = (self._series(batch_size), batch_size, room)
+        timeline = self.timeline(batch_size)
+        key = (id(timeline), batch_size, room)
         if key not in self.shared.limited:
             self.shared.limited[key] = run(
-                self.timeline(batch_size),
-                self.gpu_type,
-                batch_size,
-                self.job.allocator,
-                capacity_bytes=capacity_bytes,
+                timeline, batch_size, self.job.allocator, room_bytes=room
             )
         return self.shared.limited[key]
 
@@ -156,7 +154,7 @@ class Probe:
             return 1
         for anchor in _ANCHORS:
             self.reserved_bytes(anchor)
-        known = sorted(self.shared.reserved[self._series(_ANCHORS[0])].items())
+        known = sorted(self.shared.reserved[id(self.timeline(_ANCHORS[0]))].items())
         after = next((i for i, (_, size) in enumerate(known) if size > room), len(known) - 1)
         (low, at_low), (high, at_high) = known[max(1, after) - 1], known[max(1, after)]
         slope = max(1.0, (at_high - at_low) / (high - low))

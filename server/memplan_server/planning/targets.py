@@ -7,7 +7,6 @@ from typing import Protocol
 
 from memplan.types import AllocatorSettings, GpuTarget, GpuType, TrainingJob
 from memplan_server.allocator import Replay, replay
-from memplan_server.gpus.libraries import workspace_bytes
 from memplan_server.timeline import Timeline
 
 __all__ = ["Target", "Timelines", "run"]
@@ -37,16 +36,12 @@ class Target:
 
 def run(
     timeline: Timeline,
-    gpu_type: GpuType,
     batch_size: int,
     settings: AllocatorSettings,
     *,
     last_batch_size: int | None = None,
-    capacity_bytes: int | None = None,
+    room_bytes: int | None = None,
 ) -> Replay:
-    """Replay the timeline at this batch size; `capacity_bytes` is the GPU's, context included."""
-    sizes = timeline.sizes(
-        batch_size, last_batch_size=last_batch_size, workspace_bytes=workspace_bytes(gpu_type)
-    )
-    room = None if capacity_bytes is None else capacity_bytes - gpu_type.context_bytes
-    return replay(timeline.events.tolist(), sizes, settings, room)
+    """Replay a timeline with its workspaces; `room_bytes` is what the CUDA context leaves."""
+    sizes = timeline.sizes(batch_size, last_batch_size=last_batch_size)
+    return replay(timeline.events.tolist(), sizes, settings, room_bytes)
