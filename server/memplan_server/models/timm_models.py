@@ -54,7 +54,14 @@ def _tagged() -> frozenset[str]:
 def _renamed() -> Mapping[str, str]:
     """The present name, most often with a tag, of each model under its earlier names."""
     deprecated = libraries.load("timm").models.get_deprecated_models()
-    return {earlier: present for earlier, present in deprecated.items() if present}
+    return {
+        earlier: _without_lost_tag(present) for earlier, present in deprecated.items() if present
+    }
+
+
+def _without_lost_tag(name: str) -> str:
+    """Some earlier names stand for weights that timm no longer has."""
+    return name if name in _tagged() else name.partition(".")[0]
 
 
 def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
