@@ -43,9 +43,9 @@ proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from pr
 coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
 	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60
 
-accuracy: $(VENV)/.installed ## Score the estimates against measurements: make accuracy DIR=folder
+accuracy: $(VENV)/.installed-dev ## Score the estimates, write docs/accuracy.md: make accuracy DIR=folder
 	@test -d '$(DIR)' || { echo 'Say where the measurements are: make accuracy DIR=folder' >&2; exit 2; }
-	$(BIN)/python bench/accuracy.py '$(DIR)'
+	$(BIN)/python bench/accuracy.py '$(DIR)' --out docs/accuracy.md
 
 speed: $(VENV)/.installed ## Time estimates, searches and cached answers
 	$(BIN)/python bench/speed.py

@@ -71,7 +71,8 @@ def bound(channel: grpc.Channel, method: str) -> tuple[Callable[..., Any], Messa
     """A method of a stub, and what to call it with."""
     if method == CHECK:
         return HealthStub(channel).Check, health_pb2.HealthCheckRequest()
-    return MemoryPlannerStub(channel).PlanJob, plan_request()
+    stub = MemoryPlannerStub(channel)  # type: ignore[no-untyped-call]
+    return stub.PlanJob, plan_request()
 
 
 def rate(target: str, method: str, callers: int, seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""Public tables of measured memory, as jobs: `bench/accuracy.py` reads them from a folder.
+"""Measured memory as jobs with results: public tables, and lines of `bench/corpus`.
 
     milabench_dev.csv                   H100 and L40S; gpu,bench,batch_size,driver_used_mib
     timm_a100_fp32_dev.csv              A100 40 GB; model,batch_size,driver_used_mib,
@@ -6,16 +6,18 @@
     timm_rtx3090_amp_brackets_dev.csv   RTX 3090; layout,model,img_size,fits_batch_size,
                                         next_larger_that_failed
 
-Files that are not there are left out. Driver-used is what nvidia-smi shows.
+A folder holds any of these; `public_rows` gives what is there. Driver-used is what nvidia-smi
+shows. The corpus (`corpus_rows`) has allocated and reserved bytes too.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from corpus.lines import Line, read_lines
 from memplan.types import (
     CatalogModel,
     DataType,
@@ -31,77 +33,110 @@ from memplan.types import (
 )
 from memplan_server.jobs import normalize
 
-__all__ = ["Bracket", "Row", "brackets", "rows"]
+__all__ = ["BRACKETS", "CORPUS", "MILABENCH", "TIMM_A100", "Row", "corpus_rows", "public_rows"]
+
+CORPUS, MILABENCH, TIMM_A100, BRACKETS = "corpus", "milabench", "timm-a100", "timm-rtx3090"
+"""Names of tables."""
 
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One measurement."""
+    """One job on one GPU, and how it went. Bytes; None is not measured."""
 
     table: str
-    group: str
+    model: str
+    """Or the benchmark's name, or the job's in the corpus."""
     gpu_type: str
     job: TrainingJob
-    driver_used_bytes: int
+    family: str = ""
+    """The kind of model; empty where the table does not say it."""
+    ran: bool = True
+    """False when it ran out of memory; then nothing was measured."""
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    driver_used_bytes: int | None = None
     fake_tensor_bytes: int | None = None
     """PyTorch's fake-tensor peak, where the table has it."""
+    library_versions: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bracket:
-    """A batch size that fits and the next larger one tried, which did not."""
-
-    group: str
-    gpu_type: str
-    job: TrainingJob
-    fits_batch_size: int
-    failed_batch_size: int | None
-
-
-def rows(folder: Path) -> Iterator[Row]:
-    """Every measurement of the tables in `folder`."""
+def public_rows(folder: Path) -> Iterator[Row]:
+    """Every measurement of the public tables in `folder`."""
     for record in _records(folder / "milabench_dev.csv"):
         yield Row(
-            table="milabench",
-            group=record["bench"],
+            table=MILABENCH,
+            model=record["bench"],
             gpu_type={"H100": "nvidia-h100-80gb", "L40S": "nvidia-l40s"}[record["gpu"]],
             job=_milabench(record["bench"], int(record["batch_size"])),
             driver_used_bytes=int(float(record["driver_used_mib"]) * MIB),
         )
     for record in _records(folder / "timm_a100_fp32_dev.csv"):
         yield Row(
-            table="timm-a100",
-            group=record["model"],
+            table=TIMM_A100,
+            model=record["model"],
             gpu_type="nvidia-a100-40gb",
             job=_timm(record["model"], int(record["batch_size"])),
             driver_used_bytes=int(float(record["driver_used_mib"]) * MIB),
             fake_tensor_bytes=int(float(record["fake_tensor_peak_mib"]) * MIB),
         )
-
-
-def brackets(folder: Path) -> Iterator[Bracket]:
-    """Every pair of batch sizes in `folder`: AMP float16, SGD with momentum."""
     for record in _records(folder / "timm_rtx3090_amp_brackets_dev.csv"):
-        size = int(record["img_size"])
-        job = replace(
-            _timm(record["model"], int(record["fits_batch_size"])),
-            inputs=(InputTensor(shape=(3, size, size)),),
-            optimizer=Optimizer(type=OptimizerType.SGD, momentum=0.9),
-            precision=Precision.AMP_FP16,
-            memory_format=MemoryFormat.CHANNELS_LAST
-            if record["layout"] == "nhwc"
-            else MemoryFormat.CONTIGUOUS,
-        )
-        failed = record["next_larger_that_failed"]
-        yield Bracket(
-            group=record["model"],
-            gpu_type="nvidia-rtx-3090",
-            job=normalize(job),
-            fits_batch_size=int(record["fits_batch_size"]),
-            failed_batch_size=int(failed) if failed else None,
-        )
+        yield from _bracket(record)
+
+
+def corpus_rows(folder: Path) -> Iterator[Row]:
+    """Every line of the corpus that is of a GPU in the catalog and did not fail otherwise than by
+    running out of memory."""
+    for line in read_lines(folder):
+        if line.measured is not None and line.gpu_type is not None:
+            yield _line(line)
+
+
+def _line(line: Line) -> Row:
+    measured = line.measured
+    assert measured is not None
+    assert line.gpu_type is not None
+    ran = measured.out_of_memory is None
+    return Row(
+        table=CORPUS,
+        model=line.name,
+        gpu_type=line.gpu_type,
+        job=line.job,
+        family=line.family,
+        ran=ran,
+        peak_allocated_bytes=measured.peak_allocated_bytes if ran else None,
+        peak_reserved_bytes=measured.peak_reserved_bytes if ran else None,
+        driver_used_bytes=measured.driver_used_bytes if ran else None,
+        library_versions=measured.library_versions,
+    )
+
+
+def _bracket(record: Mapping[str, str]) -> Iterator[Row]:
+    """The batch size that ran and, where there is one, the next larger that did not.
+
+    torch 1.12 had no fused attention.
+    """
+    size = int(record["img_size"])
+    channels_last = record["layout"] == "nhwc"
+    for column, ran in (("fits_batch_size", True), ("next_larger_that_failed", False)):
+        if record[column]:
+            job = replace(
+                _timm(record["model"], int(record[column]), fused_attn=False),
+                inputs=(InputTensor(shape=(3, size, size)),),
+                optimizer=Optimizer(type=OptimizerType.SGD, momentum=0.9),
+                precision=Precision.AMP_FP16,
+                memory_format=MemoryFormat.CHANNELS_LAST
+                if channels_last
+                else MemoryFormat.CONTIGUOUS,
+            )
+            yield Row(
+                table=BRACKETS,
+                model=record["model"] + (" (channels-last)" if channels_last else ""),
+                gpu_type="nvidia-rtx-3090",
+                job=normalize(job),
+                ran=ran,
+            )
 
 
 def _records(path: Path) -> list[dict[str, str]]:
@@ -139,10 +174,7 @@ def _vision(name: str, dtype: DataType) -> TrainingJob:
     )
 
 
-def _timm(model: str, batch_size: int) -> TrainingJob:
+def _timm(model: str, batch_size: int, **config: bool) -> TrainingJob:
     """The optimizer is not recorded; plain SGD is assumed."""
-    return normalize(
-        TrainingJob(
-            model=Model(catalog=CatalogModel(name=f"timm/{model}")), micro_batch_size=batch_size
-        )
-    )
+    catalog = CatalogModel(name=f"timm/{model}", config=config)
+    return normalize(TrainingJob(model=Model(catalog=catalog), micro_batch_size=batch_size))

@@ -17,18 +17,19 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import peers
 import torch
-from accuracy import Traced
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memplan.types import CatalogModel, GpuTarget, Model, Optimizer, OptimizerType, TrainingJob
 from memplan_server import models
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.jobs import normalize
+from memplan_server.measure import real
 from memplan_server.planning import Target, estimate_memory, recommend_batch_sizes
 from memplan_server.simulate import trace as tracing
 from memplan_server.simulate import worker
+from peers import mem_tracker
+from reporting.predictions import Traced
 
 GPU = (8, 0)
 BATCH_SIZE = 8
@@ -74,7 +75,7 @@ def _compare(name: str, repeat: int, *, real: bool) -> None:
     ways: dict[str, Callable[[], object]] = {
         "one batch size": lambda: tracing.trace_at(described, built, GPU, BATCH_SIZE),
         "every batch size": lambda: tracing.trace_affine(described, built, GPU),
-        "MemTracker, two fake steps": lambda: peers.mem_tracker_steps(described, built),
+        "MemTracker, two fake steps": lambda: mem_tracker.peak_bytes(described, built),
     }
     if real:
         ways["two real steps, CPU, batch 1"] = lambda: _real_steps(described)
@@ -98,17 +99,9 @@ def _in_turn(ways: dict[str, Callable[[], object]], repeat: int) -> dict[str, fl
 
 
 def _real_steps(described: TrainingJob) -> None:
-    single = replace(described, micro_batch_size=1)
-    built = models.build(single)
-    built.module.to_empty(device="cpu")
-    optimizer = torch.optim.SGD(built.module.parameters(), lr=0.1)
-    for parameter in built.module.parameters():
-        torch.nn.init.normal_(parameter, std=0.02)
-    for buffer in built.module.buffers():
-        buffer.zero_()
-    built.module.eval()  # a single image has no batch statistics on 1x1 maps
-    for _ in peers.steps(single, built, optimizer, torch.device("cpu"), 2):
-        pass
+    made = real.make(replace(described, micro_batch_size=1), torch.device("cpu"))
+    made.built.module.eval()  # a single image has no batch statistics on 1x1 maps
+    real.loop_over(made).run(2)
 
 
 def _search(repeat: int) -> None:

@@ -1,0 +1,1 @@
+"""Other ways to the same question, run beside the estimates."""

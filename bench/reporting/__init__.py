@@ -1,0 +1,1 @@
+"""From measurements to the accuracy report: predict, score, tabulate, draw."""

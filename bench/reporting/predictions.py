@@ -1,0 +1,207 @@
+"""What is predicted for each measurement, by the simulation and by its peers.
+
+    outcomes = predict(rows, with_peers=True, processes=2)      # in the order of the rows
+
+The rows of one job (at all its batch sizes, on all its GPUs) are one task, so that it is traced
+once for each kernel class. Several processes share the tasks; the answers do not depend on how.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from measured import Row
+from memplan.types import GpuType, TrainingJob
+from memplan_server.errors import MemplanError
+from memplan_server.gpus.catalog import GpuCatalog
+from memplan_server.gpus.libraries import capability, kernel_class
+from memplan_server.models import BuiltModel
+from memplan_server.planning import estimate_memory
+from memplan_server.planning.probe import Probe
+from memplan_server.simulate import worker
+from memplan_server.timeline import Timeline
+from peers import fake, mem_tracker, rules
+from reporting.families import family
+
+__all__ = ["PEERS", "Outcome", "Prediction", "Traced", "predict"]
+
+PEERS = ("MemTracker", "textbook formula", "accelerate estimate-memory")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What is expected for one measurement; bytes."""
+
+    family: str = ""
+    """The kind of model: the table's word, or one of `families.DERIVED`."""
+    traits: tuple[str, ...] = ()
+    """Those of the timeline."""
+    parameter_count: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    device_used_bytes: int
+    lower_bound_bytes: int
+    """Of device-used bytes, as is `upper_bound_bytes`."""
+    upper_bound_bytes: int
+    confidence: float
+    kept_bytes: int
+    """What the driver keeps of the card for itself; nvidia-smi counts it as used."""
+    capacity_bytes: int
+    fits: bool
+    """Whether the replay with the card's capacity succeeds."""
+    peers: Mapping[str, int] = field(default_factory=dict)
+    """By names of `PEERS`, those that gave an answer: bytes of tensors, no context."""
+
+    @property
+    def driver_used_bytes(self) -> int:
+        """What nvidia-smi is expected to show."""
+        return self.device_used_bytes + self.kept_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A measurement and what became of its prediction."""
+
+    row: Row
+    prediction: Prediction | None
+    reason: str = ""
+    """Why there is no prediction."""
+
+
+class Traced:
+    """Timelines made in this process, each once for all GPUs and batch sizes it holds for."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, list[Timeline]] = {}
+
+    def get(self, job: TrainingJob, gpu_type: GpuType) -> Timeline:
+        """See `planning.targets.Timelines`."""
+        gpu = kernel_class(capability(gpu_type))
+        known = self._made.setdefault(repr(replace(job, micro_batch_size=0)), [])
+        for timeline in known:
+            right_size = timeline.affine or job.micro_batch_size in timeline.traced_batch_sizes
+            if gpu in timeline.kernel_classes and right_size:
+                return timeline
+        known.append(Timeline.from_bytes(worker.trace(job, gpu)))
+        return known[-1]
+
+
+def predict(
+    rows: Sequence[Row],
+    *,
+    with_peers: bool,
+    processes: int,
+    progress: Callable[[int, int], None] = lambda done, tasks: None,
+) -> list[Outcome]:
+    """An outcome for each row. `processes` 1 predicts in this one."""
+    tasks: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        tasks.setdefault(repr(replace(row.job, micro_batch_size=0)), []).append(index)
+    found: dict[int, Outcome] = {}
+    work = [([rows[i] for i in indices], with_peers) for indices in tasks.values()]
+    for done, (indices, outcomes) in enumerate(
+        zip(tasks.values(), _run(work, processes), strict=True), 1
+    ):
+        found.update(zip(indices, outcomes, strict=True))
+        progress(done, len(tasks))
+    return [found[i] for i in range(len(rows))]
+
+
+_Work = tuple[Sequence[Row], bool]
+
+
+def _run(work: Sequence[_Work], processes: int) -> Iterator[list[Outcome]]:
+    if processes <= 1:
+        worker.initialize()
+        yield from map(_predict_job, work)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, worker.initialize) as pool:
+        yield from pool.map(_predict_job, work)
+
+
+def _predict_job(work: _Work) -> list[Outcome]:
+    """Rows of one job, at several batch sizes and on several GPUs."""
+    rows, with_peers = work
+    timelines, catalog = Traced(), GpuCatalog.load()
+    outcomes = []
+    for row in rows:
+        try:
+            prediction = _predict(row, timelines, catalog.get(row.gpu_type))
+            outcomes.append(Outcome(row=row, prediction=prediction))
+        except MemplanError as error:
+            outcomes.append(Outcome(row=row, prediction=None, reason=str(error)))
+    answered = [o for o in outcomes if o.prediction is not None]
+    if not answered:
+        return outcomes
+    first = answered[0].row
+    timeline = timelines.get(first.job, catalog.get(first.gpu_type))
+    return _completed(outcomes, timeline, with_peers=with_peers)
+
+
+def _predict(row: Row, timelines: Traced, gpu_type: GpuType) -> Prediction:
+    estimate = estimate_memory(timelines, row.job, gpu_type)
+    probe = Probe(timelines, row.job, gpu_type)
+    return Prediction(
+        parameter_count=estimate.model_state.parameter_count,
+        peak_allocated_bytes=estimate.peak_allocated_bytes,
+        peak_reserved_bytes=estimate.peak_reserved_bytes,
+        device_used_bytes=estimate.device_used_bytes,
+        lower_bound_bytes=estimate.lower_bound_bytes,
+        upper_bound_bytes=estimate.upper_bound_bytes,
+        confidence=estimate.confidence,
+        kept_bytes=gpu_type.total_bytes - gpu_type.usable_bytes,
+        capacity_bytes=gpu_type.usable_bytes,
+        fits=probe.fits(row.job.micro_batch_size, gpu_type.usable_bytes),
+    )
+
+
+def _completed(
+    outcomes: Sequence[Outcome], timeline: Timeline, *, with_peers: bool
+) -> list[Outcome]:
+    """With the family where the table does not say it, and the peers' answers."""
+    job = outcomes[0].row.job
+    built = fake.build(job)
+    derived = family(built.module, timeline.traits)
+    sizes = {o.row.job.micro_batch_size for o in outcomes}
+    peers = _ask_peers(job, built, timeline, sizes) if with_peers else {}
+    completed = []
+    for outcome in outcomes:
+        prediction = outcome.prediction
+        if prediction is not None:
+            prediction = replace(
+                prediction,
+                family=outcome.row.family or derived,
+                traits=timeline.traits,
+                peers=peers.get(outcome.row.job.micro_batch_size, {}),
+            )
+        completed.append(replace(outcome, prediction=prediction))
+    return completed
+
+
+def _ask_peers(
+    job: TrainingJob, built: BuiltModel, timeline: Timeline, sizes: set[int]
+) -> Mapping[int, Mapping[str, int]]:
+    """Each peer's answer by batch size; one that cannot execute the job gives none."""
+    answers: dict[int, dict[str, int]] = {size: {} for size in sorted(sizes)}
+
+    def ask(name: str, answer: Callable[[], Mapping[int, int]]) -> None:
+        try:
+            given = answer()
+        except Exception:  # whatever a model raises on another device than it was made for
+            return
+        for size, value in given.items():
+            answers[size][name] = value
+
+    def textbook() -> Mapping[int, int]:
+        fixed = rules.model_state_bytes(timeline)
+        slope = rules.activation_bytes_per_sample(job, built)
+        return {size: fixed + slope * size for size in sizes}
+
+    ask(PEERS[0], lambda: mem_tracker.peaks_by_batch_size(job, built, sizes))
+    ask(PEERS[1], textbook)
+    ask(PEERS[2], lambda: dict.fromkeys(sizes, rules.accelerate_bytes(job, built)))
+    return answers
