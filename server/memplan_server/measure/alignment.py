@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from memplan_server.allocator.rounding import round_size
 from memplan_server.measure import lcs
-from memplan_server.measure.events import Events, Section
+from memplan_server.measure.events import WORKSPACE, Events, Section
 from memplan_server.timeline import Phase
 
 __all__ = ["Alignment", "align"]
@@ -122,7 +122,7 @@ def _gaps(pairs: Sequence[Pair], n: int, m: int) -> Iterable[tuple[int, int, int
 
 
 def _by_operator_and_size(events: Events, storage: int) -> Hashable:
-    return events.operators[storage], _block(events, storage)
+    return _by_operator(events, storage), _block(events, storage)
 
 
 def _by_size(events: Events, storage: int) -> Hashable:
@@ -130,7 +130,7 @@ def _by_size(events: Events, storage: int) -> Hashable:
 
 
 def _by_operator(events: Events, storage: int) -> Hashable:
-    return events.operators[storage]
+    return events.operators[storage].removesuffix(WORKSPACE)
 
 
 def _freed_elsewhere(first: Events, second: Events, pairs: Sequence[Pair]) -> Iterable[Pair]:

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from memplan_server.timeline import Phase
 
-__all__ = ["Events", "Section"]
+__all__ = ["WORKSPACE", "Events", "Section"]
+
+WORKSPACE = " workspace"
+"""`mm workspace`: cuBLAS's. Only a simulation knows which allocations are workspaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,8 @@ class Events:
     sizes: Sequence[int]
     """[m] bytes asked for."""
     operators: Sequence[str] = ()
-    """[m] the operator that ran when it was allocated, `convolution`; empty where that is not
-    known."""
+    """[m] the operator that ran when it was allocated, `convolution`; what is known to be a workspace
+    of a library ends in `WORKSPACE`. Empty where operators are not known."""
     sections: Sequence[Section] = ()
     """In order; the first one starts at 0."""
 

@@ -11,7 +11,7 @@ from memplan.types import GpuType, TrainingJob
 from memplan_server import models
 from memplan_server.allocator import replay
 from memplan_server.gpus.libraries import capability, kernel_class, with_workspaces, workspaces
-from memplan_server.measure.events import Events, Section
+from memplan_server.measure.events import WORKSPACE, Events, Section
 from memplan_server.simulate import device, trace, worker
 from memplan_server.simulate.recorder import Recorder
 
@@ -31,21 +31,26 @@ class Simulated:
 
 
 class _NamingRecorder(Recorder):
-    """Notes the operator of each allocation besides."""
+    """Notes the operator of each allocation besides: as on a real device, the one that the program
+    called, whatever that executes."""
 
     def __init__(self, simulated: torch.device) -> None:
         super().__init__(simulated)
         self.names: list[str] = []
         self._running = ""
+        self._within = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self._depth:
-            self._running = func._overloadpacket.__name__
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        if self._depth or self._within:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        self._running, self._within = func._overloadpacket.__name__, True
+        try:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        finally:
+            self._within = False
 
     def _allocate(self, workspace: str = "") -> int:
-        library = workspace.partition("/")[0]
-        self.names.append(f"{library} workspace" if library else self._running)
+        self.names.append(f"{self._running}{WORKSPACE}" if workspace else self._running)
         return super()._allocate(workspace)
 
 

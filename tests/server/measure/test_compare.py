@@ -80,7 +80,7 @@ def test_a_job_file_compared_on_the_cpu(
     found = json.loads(capsys.readouterr().out)
     assert found["gpu_type"] == "nvidia-a100-80gb"
     workspaces = found["events"]["only_simulated"]
-    assert {group["operator"] for group in workspaces} == {"cublas workspace"}
+    assert {group["operator"] for group in workspaces} == {"addmm workspace", "mm workspace"}
     apart = found["simulated"]["peak_allocated_bytes"] - found["measured"]["peak_allocated_bytes"]
     # Adam's step counts lie in host memory: four of them, a block of 512 bytes each.
     at_peak = sum(group["bytes_at_peak"] for group in workspaces) - 4 * 512
@@ -96,7 +96,7 @@ def test_the_report_names_both_sides(
     text = capsys.readouterr().out
     assert "simulated for nvidia-a100-80gb" in text
     assert "Only simulated" in text
-    assert "cublas workspace" in text
+    assert "addmm workspace" in text
 
 
 @without_cuda
