@@ -34,8 +34,8 @@ class Events:
     sizes: Sequence[int]
     """[m] bytes asked for."""
     operators: Sequence[str] = ()
-    """[m] the operator that ran when it was allocated, `convolution`; what is known to be a workspace
-    of a library ends in `WORKSPACE`. Empty where operators are not known."""
+    """[m] the operator that ran when it was allocated, `convolution`; what is known to be a
+    library's workspace ends in `WORKSPACE`. Empty where operators are not known."""
     sections: Sequence[Section] = ()
     """In order; the first one starts at 0."""
 
