@@ -35,7 +35,7 @@ def estimate_memory(timelines: Timelines, job: TrainingJob, gpu_type: GpuType) -
     timeline = with_workspaces(timelines.get(job, gpu_type), workspaces(gpu_type))
     result = _replayed(timeline, job, gpu_type)
     device_used = result.peak_reserved_bytes + gpu_type.context_bytes
-    limits = bounds(timeline, device_used)
+    limits = bounds(timeline, gpu_type, result.peak_reserved_bytes)
     sizes = timeline.sizes(job.micro_batch_size)
     alive = alive_after(timeline, result.peak_event)
     return MemoryEstimate(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from memplan.types import GpuType, Placement, Precision, Remedy, TrainingJob, Verdict
+from memplan_server.planning import uncertainty
 from memplan_server.planning.accumulation import plan_accumulation
 from memplan_server.planning.probe import Probe, Shared
 from memplan_server.planning.targets import Target, Timelines
@@ -45,9 +46,10 @@ def place(
 
 def _place(probe: Probe, target: Target) -> Placement:
     batch_size, capacity = probe.job.micro_batch_size, target.capacity_bytes
-    used = probe.device_used_bytes(batch_size)
-    limits = bounds(probe.timeline(batch_size), used)
+    timeline, used = probe.timeline(batch_size), probe.device_used_bytes(batch_size)
+    limits = bounds(timeline, target.gpu_type, probe.reserved_bytes(batch_size))
     verdict = _verdict(probe, limits, capacity)
+    why = uncertainty.reason(timeline, target.gpu_type)
     return Placement(
         gpu=target.gpu,
         verdict=verdict,
@@ -56,7 +58,7 @@ def _place(probe: Probe, target: Target) -> Placement:
         upper_bound_bytes=limits.upper_bytes,
         spare_bytes=max(0, capacity - limits.upper_bytes),
         missing_bytes=max(0, limits.upper_bytes - capacity),
-        reason=_reason(verdict, used, limits, capacity),
+        reason=_reason(verdict, used, limits, capacity, why),
     )
 
 
@@ -68,14 +70,14 @@ def _verdict(probe: Probe, limits: Bounds, capacity: int) -> Verdict:
     return Verdict.UNCERTAIN
 
 
-def _reason(verdict: Verdict, used: int, limits: Bounds, capacity: int) -> str:
+def _reason(verdict: Verdict, used: int, limits: Bounds, capacity: int, why: str) -> str:
     if verdict is Verdict.FITS:
         return f"Takes {gib(used)}, at most {gib(limits.upper_bytes)}, of {gib(capacity)}."
     if verdict is Verdict.DOES_NOT_FIT:
         return f"Takes {gib(used)}, at least {gib(limits.lower_bytes)}; {gib(capacity)} are there."
     return (
-        f"Takes {gib(used)}, between {gib(limits.lower_bytes)} and {gib(limits.upper_bytes)}, and "
-        f"{gib(capacity)} are there: a few real steps on such a GPU would settle it."
+        f"Takes {gib(used)}, between {gib(limits.lower_bytes)} and {gib(limits.upper_bytes)} "
+        f"({why}), and {gib(capacity)} are there: a few measured steps on such a GPU would tell."
     )
 
 

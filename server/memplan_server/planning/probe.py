@@ -14,7 +14,7 @@ from memplan.types import AllocatorSettings, GpuType, TrainingJob
 from memplan_server.allocator import Replay, Unlimited
 from memplan_server.gpus.libraries import Workspaces, with_workspaces, workspaces
 from memplan_server.planning.targets import Timelines, run
-from memplan_server.planning.uncertainty import safe_bytes
+from memplan_server.planning.uncertainty import margin
 from memplan_server.timeline import Timeline
 
 __all__ = ["Probe", "Shared", "largest"]
@@ -131,8 +131,9 @@ class Probe:
     ) -> int:
         """Largest multiple up to `limit` that leaves the headroom and whose upper bound fits."""
         wanted = capacity_bytes - int(capacity_bytes * headroom_fraction)
-        room = min(wanted, safe_bytes(self.timeline(1), capacity_bytes))
-        room -= self.gpu_type.context_bytes
+        context = self.gpu_type.context_bytes
+        safe = margin(self.timeline(1), self.gpu_type).safe_reserved_bytes(capacity_bytes, context)
+        room = min(wanted - context, safe)
         found = largest(
             lambda n: self.reserved_bytes(n * multiple_of) <= room,
             limit // multiple_of,

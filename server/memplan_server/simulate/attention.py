@@ -18,7 +18,15 @@ from torch.nn import functional
 
 from memplan_server.gpus.libraries import KERNEL_CLASSES, kernel_class
 
-__all__ = ["AttentionCall", "Kernel", "choose", "register", "same_choices", "target"]
+__all__ = [
+    "AttentionCall",
+    "Kernel",
+    "choose",
+    "kernels_used",
+    "register",
+    "same_choices",
+    "target",
+]
 
 Kernel = str
 """`cudnn`, `flash`, `efficient` or `math`."""
@@ -87,15 +95,17 @@ class _Target:
 
     compute_capability: tuple[int, int]
     calls: set[AttentionCall]
+    kernels: set[Kernel]
 
 
-_target = _Target(compute_capability=(8, 0), calls=set())
+_target = _Target(compute_capability=(8, 0), calls=set(), kernels=set())
 
 
 def target(compute_capability: tuple[int, int]) -> None:
     """Choose for this GPU from now on; forget the calls seen."""
     _target.compute_capability = compute_capability
     _target.calls.clear()
+    _target.kernels.clear()
 
 
 def same_choices() -> tuple[tuple[int, int], ...]:
@@ -108,9 +118,9 @@ def same_choices() -> tuple[tuple[int, int], ...]:
     )
 
 
-def saw_attention() -> bool:
-    """Whether there was any attention call since `target()`."""
-    return bool(_target.calls)
+def kernels_used() -> frozenset[Kernel]:
+    """The kernels chosen since `target()`."""
+    return frozenset(_target.kernels)
 
 
 _libraries: list[torch.library.Library] = []  # a Library undoes its registrations when collected
@@ -139,6 +149,7 @@ def _attention(
     kernel = choose(call, _target.compute_capability) if dense else "math"
     if dense:
         _target.calls.add(call)
+    _target.kernels.add(kernel)
     mask = _additive(attn_mask, query.dtype)
     if kernel == "math":
         out: torch.Tensor = torch.ops.aten._scaled_dot_product_attention_math(

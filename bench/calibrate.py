@@ -1,0 +1,168 @@
+"""How far measurements are from estimates, by family of jobs.
+
+    python bench/calibrate.py DIR [--out server/memplan_server/planning/residuals.toml]
+
+Writes the quantiles that the bounds of estimates are made from (`planning/uncertainty.py`), as
+split conformal prediction takes them. DIR holds public tables (see `measured.py`); the lines of
+`bench/corpus` are taken as well. How well the quantiles hold is scored on models they were not
+taken from: those of every other model are held against the rest.
+
+Rows that a table's own other rows contradict are left out, without asking the estimate: memory is
+nearly a line in the batch size, so a row far off the line through its model's other rows is
+spoiled; models with fewer than three rows cannot be judged and are left out too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import measured
+from memplan_server.planning.uncertainty import CONFIDENCE, FAMILIES
+from reporting.predictions import predict
+from reporting.scores import Scored, scored
+
+CONFIDENCES = (0.90, 0.95, 0.98, 0.99)
+SLACK_MIB = 100
+"""Contexts differ by about so much between jobs on one GPU: kernels are loaded when first used."""
+
+SPOILED = 0.15
+"""Share by which a row may be off its model's line."""
+
+_MIB = 1 << 20
+_OUT = Path("server/memplan_server/planning/residuals.toml")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Residual:
+    """A measurement less its estimate, as a share of the reserved bytes, beyond the slack."""
+
+    family: str
+    model: str
+    above: float
+    below: float
+
+
+def main() -> None:
+    """Predict, take quantiles, score them, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--out", type=Path, default=_OUT)
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    corpus = measured.corpus_rows(Path(__file__).parent / "corpus")
+    rows = [
+        r
+        for r in (*corpus, *measured.public_rows(options.directory))
+        if r.driver_used_bytes is not None
+    ]
+    items = scored(predict(rows, with_peers=False, processes=options.processes))
+    kept = sound(items)
+    found = [residual(item) for item in kept]
+    options.out.write_text(document(found, len(items) - len(kept)), encoding="utf-8")
+    print(held_out(found))
+
+
+def sound(items: Sequence[Scored]) -> list[Scored]:
+    """Without the rows that their model's other rows contradict, or that stand alone."""
+    by_model: dict[tuple[str, str, str], list[Scored]] = defaultdict(list)
+    for item in items:
+        by_model[item.row.table, item.row.model, item.row.gpu_type].append(item)
+    kept: list[Scored] = []
+    for some in by_model.values():
+        if some[0].row.table == measured.CORPUS:
+            kept += some
+        elif len(some) >= 3:
+            kept += [s for s in some if abs(off_the_line(s, some)) <= SPOILED]
+    return kept
+
+
+def off_the_line(item: Scored, some: Iterable[Scored]) -> float:
+    """How far a row is above the line through the others of its model, as a share of the line."""
+    points = [_point(other) for other in some if other is not item]
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(points, 2) if a[0] != b[0]]
+    slope = statistics.median(slopes)
+    start = statistics.median(y - slope * x for x, y in points)
+    x, y = _point(item)
+    return y / (start + slope * x) - 1
+
+
+def _point(item: Scored) -> tuple[int, int]:
+    used = item.row.driver_used_bytes
+    assert used is not None
+    return item.row.job.micro_batch_size, used
+
+
+def residual(item: Scored) -> Residual:
+    """Of driver-used bytes."""
+    off = _point(item)[1] - item.predicted("driver_used_bytes")
+    reserved = item.prediction.peak_reserved_bytes
+    slack = SLACK_MIB * _MIB
+    return Residual(
+        family=item.prediction.bounds_family,
+        model=item.row.model,
+        above=max(0, off - slack) / reserved,
+        below=max(0, -off - slack) / reserved,
+    )
+
+
+def quantile(values: Iterable[float], confidence: float) -> float:
+    """The ceil((n + 1) c)-th smallest of n; the largest where n is too small for c."""
+    ordered = sorted(values)
+    rank = math.ceil((len(ordered) + 1) * confidence)
+    return ordered[min(rank, len(ordered)) - 1]
+
+
+def document(found: Sequence[Residual], left_out: int) -> str:
+    """The TOML file."""
+    lines = [
+        "# Written by bench/calibrate.py: quantiles of residuals, as shares of the reserved bytes.",
+        f"# Left out: {left_out} rows that others of their model contradict, or that stand alone.",
+        f"slack_mib = {SLACK_MIB}",
+    ]
+    for name in FAMILIES:
+        some = [r for r in found if r.family == name]
+        if some:
+            lines += ["", f"[{name}]", f"rows = {len(some)}", f"models = {_models(some)}"]
+            lines += [_table("above", [r.above for r in some])]
+            lines += [_table("below", [r.below for r in some])]
+    return "\n".join(lines) + "\n"
+
+
+def _models(some: Sequence[Residual]) -> int:
+    return len({r.model for r in some})
+
+
+def _table(name: str, values: Sequence[float]) -> str:
+    quantiles = (f'"{c:.2f}" = {quantile(values, c):.3f}' for c in CONFIDENCES)
+    return f"{name} = {{ {', '.join(quantiles)} }}"
+
+
+def held_out(found: Sequence[Residual]) -> str:
+    """How often margins of half of the models hold for the other half."""
+    models = sorted({r.model for r in found})
+    lines = [f"margins at {CONFIDENCE:.0%} of one half of the models, held against the other half:"]
+    for name in FAMILIES:
+        held = total = 0
+        for half in (models[::2], models[1::2]):
+            own = [r for r in found if r.family == name and r.model in half]
+            others = [r for r in found if r.family == name and r.model not in half]
+            if own and others:
+                above = quantile([r.above for r in own], CONFIDENCE)
+                held += sum(r.above <= above for r in others)
+                total += len(others)
+        if total:
+            lines.append(
+                f"  {name:28} upper bound holds for {held} of {total} ({held / total:.1%})"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
