@@ -60,6 +60,9 @@ class Row:
     fake_tensor_bytes: int | None = None
     """PyTorch's fake-tensor peak, where the table has it."""
     library_versions: Mapping[str, str] = field(default_factory=dict)
+    """What it ran with, in the corpus."""
+    error: str = ""
+    """Why it failed otherwise than by running out of memory; then nothing is known."""
 
 
 def public_rows(folder: Path) -> Iterator[Row]:
@@ -86,29 +89,29 @@ def public_rows(folder: Path) -> Iterator[Row]:
 
 
 def corpus_rows(folder: Path) -> Iterator[Row]:
-    """Every line of the corpus that is of a GPU in the catalog and did not fail otherwise than by
-    running out of memory."""
+    """Every line of the corpus; dry runs on a CPU are left out."""
     for line in read_lines(folder):
-        if line.measured is not None and line.gpu_type is not None:
+        if line.measured is None or line.measured.device_type == "cuda":
             yield _line(line)
 
 
 def _line(line: Line) -> Row:
+    """A GPU that is not in the catalog goes by the driver's name."""
     measured = line.measured
-    assert measured is not None
-    assert line.gpu_type is not None
-    ran = measured.out_of_memory is None
+    ran = measured is not None and measured.out_of_memory is None
+    figures = measured if ran else None
     return Row(
         table=CORPUS,
         model=line.name,
-        gpu_type=line.gpu_type,
+        gpu_type=line.gpu_type or (measured.gpu.name if measured else ""),
         job=line.job,
         family=line.family,
         ran=ran,
-        peak_allocated_bytes=measured.peak_allocated_bytes if ran else None,
-        peak_reserved_bytes=measured.peak_reserved_bytes if ran else None,
-        driver_used_bytes=measured.driver_used_bytes if ran else None,
-        library_versions=measured.library_versions,
+        peak_allocated_bytes=figures.peak_allocated_bytes if figures else None,
+        peak_reserved_bytes=figures.peak_reserved_bytes if figures else None,
+        driver_used_bytes=figures.driver_used_bytes if figures else None,
+        library_versions=measured.library_versions if measured else {},
+        error=line.error,
     )
 
 

@@ -19,14 +19,14 @@ __all__ = ["write"]
 
 _LIBRARIES = ("torch", "torchvision", "timm", "transformers")
 _TABLES = {
-    CORPUS: "`bench/corpus`, our own runs, all three quantities; versions stand in each line.",
+    CORPUS: "`bench/corpus`, our own runs, all three quantities",
     MILABENCH: "milabench's scaling sweeps, driver-used bytes; torch 2.6.0 with CUDA 12.6, "
-    "transformers 4.49.0, torchvision 0.21.",
+    "transformers 4.49.0, torchvision 0.21",
     TIMM_A100: "GPUMemNet's timm sweep, fp32, driver-used bytes; the CUDA stack is old, its "
-    "versions and the optimizer are not recorded: SGD is assumed.",
+    "versions and the optimizer are not recorded: SGD is assumed",
     BRACKETS: "of timm's training results, the largest batch size that ran and the next larger one "
     "that was tried and failed; torch 1.12, which had no fused attention, AMP float16, SGD with "
-    "momentum.",
+    "momentum",
 }
 _TEXT = """# Accuracy
 
@@ -143,14 +143,14 @@ def write(
         "goals": sections.goals_table(goals),
         "not_judged": _not_judged(judged_nothing),
         "tables": _tables(outcomes),
-        "described": "\n".join(_item(f"`{name}`: {said}") for name, said in _TABLES.items()),
+        "described": _described(outcomes),
         "left_out": _left_out(outcomes, items),
         "contexts": _contexts(items),
         "timm_a100": f"`{TIMM_A100}`",
         "constant": _constant(items),
         "corpus": sections.own_corpus(items) or f"{NOT_JUDGED.capitalize()}.",
         "by_table": _or_nothing(sections.by_table, measured),
-        "peers": _or_nothing(sections.beside_peers, measured),
+        "peers": sections.beside_peers(measured) or _no_peers(measured),
         "fits": _or_nothing(sections.fits_or_not, items),
         "verdicts": _or_nothing(sections.verdicts, items),
         "bounds": _or_nothing(sections.bounds_held, measured),
@@ -190,6 +190,17 @@ def _tables(outcomes: Sequence[Outcome]) -> str:
     return table(("table", "rows", "models or jobs", "GPUs"), rows)
 
 
+def _described(outcomes: Sequence[Outcome]) -> str:
+    """What each table is; the corpus says with which versions it was measured."""
+    own = {
+        ", ".join(f"{name} {version}" for name, version in o.row.library_versions.items())
+        for o in outcomes
+        if o.row.library_versions
+    }
+    versions = dict.fromkeys(_TABLES, "") | {CORPUS: "".join(f"; {said}" for said in sorted(own))}
+    return "\n".join(_item(f"`{name}`: {_TABLES[name]}{versions[name]}.") for name in _TABLES)
+
+
 def _left_out(outcomes: Sequence[Outcome], items: Sequence[Scored]) -> str:
     without = {o.row.model: o.reason for o in outcomes if o.prediction is None}
     rows = sum(o.prediction is None for o in outcomes)
@@ -197,7 +208,7 @@ def _left_out(outcomes: Sequence[Outcome], items: Sequence[Scored]) -> str:
     parts = []
     if without:
         listed = [_item(f"{model}: {reason}") for model, reason in sorted(without.items())]
-        parts.append(f"Without an estimate, and not counted ({_rows(rows)}):\n")
+        parts.append(f"Without an estimate or a measurement, and not counted ({_rows(rows)}):\n")
         parts += listed
     if large:
         parts.append(
@@ -248,6 +259,10 @@ def _groups(items: Sequence[Scored]) -> dict[str, str]:
 
 def _or_nothing(section: Callable[[Sequence[Scored]], str], items: Sequence[Scored]) -> str:
     return (section(items) if items else "") or f"{NOT_JUDGED.capitalize()}."
+
+
+def _no_peers(measured: Sequence[Scored]) -> str:
+    return "Left out of this run (`--no-peers`)." if measured else f"{NOT_JUDGED.capitalize()}."
 
 
 def _image(drawn: Mapping[str, str], folder: Path, stem: str) -> str:

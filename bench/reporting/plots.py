@@ -65,7 +65,7 @@ def draw(items: Sequence[Scored], folder: Path) -> dict[str, str]:
     measured = [s for s in items if s.row.driver_used_bytes is not None]
     plots: dict[str, tuple[str, Callable[[], Any]]] = {
         "predicted-measured": (
-            "Predicted against measured, by quantity and family",
+            "Predicted against measured, by quantity and family; the dotted lines are 10 % off",
             lambda: _predicted_measured(items),
         ),
         "error-batch-size": (
@@ -139,7 +139,7 @@ def _panel(
         axes.plot(ends, [share * e for e in ends], color="black", linewidth=0.6, linestyle=":")
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
     axes.set_xlabel(f"{_QUANTITIES[quantity]}, measured (GiB)")
-    axes.set_ylabel("predicted (GiB); dotted: 10 % off")
+    axes.set_ylabel("predicted (GiB)")
     for axis in (axes.xaxis, axes.yaxis):
         _plain_ticks(axis, (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128))
     axes.grid(linewidth=0.3)

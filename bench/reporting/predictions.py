@@ -129,6 +129,10 @@ def _predict_job(work: _Work) -> list[Outcome]:
     timelines, catalog = Traced(), GpuCatalog.load()
     outcomes = []
     for row in rows:
+        if row.error:
+            said = f"the run failed: {row.error}"
+            outcomes.append(Outcome(row=row, prediction=None, reason=said))
+            continue
         try:
             prediction = _predict(row, timelines, catalog.get(row.gpu_type))
             outcomes.append(Outcome(row=row, prediction=prediction))

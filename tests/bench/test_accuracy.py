@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from rows import MIB, outcome
 
 import accuracy
 from corpus.lines import Line
-from measured import BRACKETS, CORPUS, MILABENCH, TIMM_A100
+from measured import BRACKETS, CORPUS, MILABENCH, TIMM_A100, corpus_rows
 from memplan.types import (
     InputTensor,
     Layer,
@@ -65,6 +65,7 @@ def line(job: TrainingJob, expected: MemoryEstimate | None) -> Line:
         job=job,
         gpu_type=T4.name,
         measured=measured,
+        error="",
     )
 
 
@@ -92,7 +93,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     worker.initialize()
     small, huge = perceptron(64), perceptron(1 << 20)
     expected = estimate_memory(Traced(), small, T4)
-    lines = (line(small, expected), line(huge, None))
+    failed = Line(
+        name="broken", family="mlp", job=small, gpu_type=T4.name, measured=None, error="no luck"
+    )
+    lines = (line(small, expected), line(huge, None), failed)
     (folder / "nvidia-t4.jsonl").write_text("".join(item.to_json() + "\n" for item in lines))
     (folder / "timm_a100_fp32_dev.csv").write_text(
         "model,batch_size,driver_used_mib,fake_tensor_peak_mib\n"
@@ -132,7 +136,7 @@ def test_rows_that_ran_out_of_memory_are_questions_too(run: Run) -> None:
 
 
 def test_every_prediction_is_in_the_csv_file(run: Run) -> None:
-    assert len(run.lines) == 8
+    assert len(run.lines) == 9
     first = run.lines[0]
     assert (first["table"], first["family"], first["ran"]) == (CORPUS, "mlp", "True")
     error = int(first["driver_used_bytes"]) / int(first["measured_driver_used_bytes"]) - 1
@@ -156,7 +160,23 @@ def test_the_a100_table_has_one_constant(run: Run) -> None:
 
 def test_what_has_no_estimate_is_listed(run: Run) -> None:
     assert "- no_such_model: There is no model 'timm/no_such_model'." in run.page
+    assert "- broken: the run failed: no luck" in run.page
+    assert "not counted (2 rows)" in run.page
     assert "no estimate: no_such_model" in run.printed
+
+
+def test_the_page_says_what_the_corpus_was_measured_with(run: Run) -> None:
+    assert "our own runs, all three quantities; torch 2.11.0." in run.page
+
+
+def test_a_gpu_outside_the_catalog_and_a_dry_run_are_told_apart(tmp_path: Path) -> None:
+    expected = MemoryEstimate(peak_allocated_bytes=1, peak_reserved_bytes=1)
+    unknown = replace(line(perceptron(8), expected), gpu_type=None)
+    assert unknown.measured is not None
+    dry = replace(unknown, measured=replace(unknown.measured, device_type="cpu"))
+    (tmp_path / "lines.jsonl").write_text(f"{unknown.to_json()}\n{dry.to_json()}\n")
+    (row,) = corpus_rows(tmp_path)
+    assert row.gpu_type == "Tesla T4"
 
 
 def test_the_terminal_gets_the_rows_that_are_furthest_off(run: Run) -> None:
