@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from memplan_server.simulate import accumulation, autocast, convolution, masks
+from memplan_server.simulate import accumulation, autocast, convolution, masks, temporaries
 from memplan_server.timeline import Category, Convolution, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
@@ -27,7 +27,7 @@ _GEMM = frozenset(
     for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot")
 )
 _SCALAR_READ = torch.ops.aten._local_scalar_dense.default
-_KERNELS = masks.KERNELS | convolution.KERNELS
+_KERNELS = masks.KERNELS | convolution.KERNELS | temporaries.KERNELS
 
 
 @dataclass(slots=True)
@@ -102,6 +102,8 @@ class Recorder(FakeTensorMode):
             self._depth = 0
         self.recording.operators.add(packet.__name__)
         self._see_all(out)
+        if func in temporaries.TEMPORARIES:
+            self._take(temporaries.TEMPORARIES[func](*args, **(kwargs or {})))
         return out
 
     def execute(self, func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -153,6 +155,13 @@ class Recorder(FakeTensorMode):
         if thread not in self._workspaces:
             self._workspaces.add(thread)
             self._allocate(workspace="cublas")
+
+    def _take(self, sizes: Sequence[int]) -> None:
+        """Allocate storages of these sizes, and free them."""
+        taken = [self._allocate() for _ in sizes]
+        for index, nbytes in zip(taken, sizes, strict=True):
+            self.recording.storages[index].nbytes = nbytes
+        self.recording.events += [~index for index in reversed(taken)]
 
     def convolution_workspace(self, convolution: Convolution, samples: int) -> None:
         """A cuDNN call takes a workspace and gives it back; samples stand for its bytes."""

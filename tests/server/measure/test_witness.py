@@ -227,6 +227,7 @@ def test_a_transformer_differs_in_its_attention_only() -> None:
     }
     assert beside_workspaces(found) == {
         "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_efficient_attention_backward",
         "clone",
     }
     assert found.resized == found.freed_elsewhere == ()

@@ -1,0 +1,125 @@
+"""What CUDA's kernels allocate besides their results.
+
+Layer normalisation, softmax and their gradients copy what is not contiguous; the gradients of
+attention have buffers of their own. All of it is gone when the operator returns.
+
+Known limitations: buffers of a few kilobytes for scans and sorts are left out, and so are those of
+the gradient of an embedding (sorted indices and partial sums for each row in use), which depend on
+the batch size in steps; little else is held when that is computed, at the end of backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from memplan_server.simulate.recorder import Recorder
+
+__all__ = ["KERNELS", "TEMPORARIES"]
+
+_ATEN = torch.ops.aten
+
+Tensor = torch.Tensor
+
+
+def _contiguous(recorder: Recorder, tensor: Tensor) -> Tensor:
+    """The tensor, or a contiguous copy of it."""
+    if tensor.is_contiguous():
+        return tensor
+    layout = torch.contiguous_format
+    copy: Tensor = recorder.execute(_ATEN.clone.default, tensor, memory_format=layout)
+    return copy
+
+
+def _layer_norm(recorder: Recorder, input: Tensor, *rest: Any) -> Any:
+    """None where nothing has to be copied.
+
+    Source: `layer_norm_cuda` in aten/src/ATen/native/cuda/layer_norm_kernel.cu.
+    """
+    if input.is_contiguous():
+        return None
+    copy = _contiguous(recorder, input)
+    return recorder.execute(_ATEN.native_layer_norm.default, copy, *rest)
+
+
+def _layer_norm_backward(recorder: Recorder, grad_output: Tensor, input: Tensor, *rest: Any) -> Any:
+    """Source: `layer_norm_backward_cuda`, which also makes `grad_output` contiguous."""
+    if grad_output.is_contiguous() and input.is_contiguous():
+        return None
+    copies = _contiguous(recorder, input), _contiguous(recorder, grad_output)
+    func = _ATEN.native_layer_norm_backward.default
+    return recorder.execute(func, copies[1], copies[0], *rest)
+
+
+def _softmax(func: Any) -> Callable[..., Any]:
+    """Source: `host_softmax` in aten/src/ATen/native/cuda/SoftMax.cu."""
+
+    def kernel(recorder: Recorder, input: Tensor, *rest: Any) -> Any:
+        if input.is_contiguous():
+            return None
+        return recorder.execute(func, _contiguous(recorder, input), *rest)
+
+    return kernel
+
+
+def _softmax_backward(func: Any) -> Callable[..., Any]:
+    """Source: `host_softmax_backward` in aten/src/ATen/native/cuda/SoftMax.cu."""
+
+    def kernel(recorder: Recorder, grad_output: Tensor, output: Tensor, *rest: Any) -> Any:
+        if grad_output.is_contiguous() and output.is_contiguous():
+            return None
+        copies = _contiguous(recorder, grad_output), _contiguous(recorder, output)
+        return recorder.execute(func, *copies, *rest)
+
+    return kernel
+
+
+KERNELS: dict[Any, Callable[..., Any]] = {
+    _ATEN.native_layer_norm.default: _layer_norm,
+    _ATEN.native_layer_norm_backward.default: _layer_norm_backward,
+    _ATEN._softmax.default: _softmax(_ATEN._softmax.default),
+    _ATEN._log_softmax.default: _softmax(_ATEN._log_softmax.default),
+    _ATEN._softmax_backward_data.default: _softmax_backward(_ATEN._softmax_backward_data.default),
+    _ATEN._log_softmax_backward_data.default: _softmax_backward(
+        _ATEN._log_softmax_backward_data.default
+    ),
+}
+"""What executes each operator; None means that it can be executed as it is."""
+
+
+def _flash_attention_backward(
+    grad_out: Tensor, query: Tensor, *rest: Any, **options: Any
+) -> list[int]:
+    """The sums of gradient and output, and the gradient of the query in float32.
+
+    Source: `mha_bwd` in aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
+    """
+    batch, heads, length, head_dim = query.shape
+    rows = batch * heads * _rounded(length, 128)
+    return [rows * 4, rows * _rounded(head_dim, 32) * 4]
+
+
+def _efficient_attention_backward(
+    grad_out: Tensor, query: Tensor, *rest: Any, **options: Any
+) -> list[int]:
+    """The sums of gradient and output.
+
+    Source: `_efficient_attention_backward` in
+    aten/src/ATen/native/transformers/cuda/attention_backward.cu.
+    """
+    batch, heads, length, _ = query.shape
+    return [batch * heads * length * 4]
+
+
+def _rounded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+TEMPORARIES: dict[Any, Callable[..., Sequence[int]]] = {
+    _ATEN._scaled_dot_product_flash_attention_backward.default: _flash_attention_backward,
+    _ATEN._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_backward,
+}
+"""Bytes of what each operator allocates after its results and frees before it returns."""
