@@ -55,7 +55,8 @@ def cublas_workspace_bytes(compute_capability: tuple[int, int]) -> int:
 
     Source: `parseChosenWorkspaceSize` in aten/src/ATen/cuda/CublasHandlePool.cpp: `:4096:2:16:8`
     (KiB x count: 8,519,680 bytes after the handle's rounding) and 32 MiB on Hopper and later data
-    centre GPUs (compute capability 9.x, 10.x).
+    centre GPUs (compute capability 9.x, 10.x). cuBLASLt works in the same workspace, as PyTorch's
+    builds have it by default (`TORCH_CUBLASLT_UNIFIED_WORKSPACE`).
     """
     return 32 * MIB if compute_capability[0] in (9, 10) else 4096 * 1024 * 2 + 16 * 1024 * 8
 
