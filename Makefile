@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
-.PHONY: help plan test test-integration lint proto coverage-models accuracy speed clean
+.PHONY: help plan test test-integration lint proto coverage-models accuracy calibrate corpus speed clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,14 @@ coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate
 accuracy: $(VENV)/.installed-dev ## Score the estimates, write docs/accuracy.md: make accuracy DIR=folder
 	@test -d '$(DIR)' || { echo 'Say where the measurements are: make accuracy DIR=folder' >&2; exit 2; }
 	$(BIN)/python bench/accuracy.py '$(DIR)' --out docs/accuracy.md
+
+calibrate: $(VENV)/.installed-dev ## Take the margins of the bounds from measurements: make calibrate DIR=folder
+	@test -d '$(DIR)' || { echo 'Say where the measurements are: make calibrate DIR=folder' >&2; exit 2; }
+	$(BIN)/python bench/calibrate.py '$(DIR)'
+
+corpus: ## On a machine with a CUDA GPU: its tests, comparisons and corpus: make corpus OUT=folder
+	@test -n '$(OUT)' || { echo 'Say where the results go: make corpus OUT=folder' >&2; exit 2; }
+	bench/corpus/device.sh '$(OUT)'
 
 speed: $(VENV)/.installed ## Time estimates, searches and cached answers
 	$(BIN)/python bench/speed.py
