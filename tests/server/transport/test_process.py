@@ -26,11 +26,12 @@ from memplan_server.settings import Settings
 SERVER = """
 import sys
 from memplan_server import app, __main__
+real_serve = app.serve
 def serve(settings):
-    running = app.serve(settings, tasks_module="fake_tasks")
+    running = real_serve(settings, tasks_module="fake_tasks")
     print(running.port, flush=True)
     return running
-__main__.serve = serve
+app.serve = serve
 __main__.main()
 print("torch" in sys.modules, flush=True)
 """
