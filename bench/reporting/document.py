@@ -23,7 +23,7 @@ _TABLES = {
     MILABENCH: "milabench's scaling sweeps, driver-used bytes; torch 2.6.0 with CUDA 12.6, "
     "transformers 4.49.0, torchvision 0.21",
     TIMM_A100: "GPUMemNet's timm sweep, fp32, driver-used bytes; the CUDA stack is old, its "
-    "versions and the optimizer are not recorded: SGD is assumed",
+    "versions and the optimizer are not recorded (`bench/measured.py` says what is assumed)",
     BRACKETS: "of timm's training results, the largest batch size that ran and the next larger one "
     "that was tried and failed; torch 1.12, which had no fused attention, AMP float16, SGD with "
     "momentum",
@@ -35,7 +35,8 @@ How far the estimates are from memory measured on real GPUs. This page and its p
     make accuracy DIR=folder    # bench/accuracy.py folder --out docs/accuracy.md
 
 where `folder` holds the public tables (`bench/measured.py` says which); our own measurements are
-read from `bench/corpus`. Predicted with {versions}.
+read from `bench/corpus`. Predicted with
+{versions}.
 
 An error is predicted / measured - 1; median, mean, percentiles and worst are of its size, the bias
 is the median with its sign, and "too low" is the share of rows that need more than was predicted.
@@ -98,7 +99,9 @@ constant" adds the one that suits it best on each GPU type, which a user does no
 ## Fits or not
 
 Whether a replay with the card's capacity runs through, for the tables that know of some rows that
-they ran out of memory. Peers get the limit of predicted bytes with which they are right most often.
+they ran out of memory. Peers get the limit of predicted bytes with which they are right most often,
+and so does a line of ours: how far it is above the other tells what a wrong capacity or context
+costs.
 
 {fits}
 

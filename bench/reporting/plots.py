@@ -50,6 +50,10 @@ _MARKERS = "osD^vP*X"
 _GIB = 1 << 30
 _POINT: dict[str, Any] = {"linestyle": "none", "markersize": 4, "alpha": 0.6, "markeredgewidth": 0}
 _WHISKERS = (5, 95)
+_VECTORS = 1000
+"""Points that a plot draws one by one; more are one image, which is smaller then."""
+_BESIDE = 0.1
+"""Doublings of the batch size by which families stand beside each other."""
 _QUANTITIES = {
     ALLOCATED: "peak allocated",
     RESERVED: "peak reserved",
@@ -94,15 +98,20 @@ def draw(items: Sequence[Scored], folder: Path) -> dict[str, str]:
 
 def _save(figure: Any, path: Path) -> None:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(path, metadata=nothing, bbox_inches="tight")
+    figure.savefig(path, metadata=nothing, bbox_inches="tight", dpi=200)
     plt.close(figure)
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line.rstrip() for line in lines) + "\n")
 
 
-def _style_of(items: Sequence[Scored]) -> dict[str, dict[str, Any]]:
+def _style_of(items: Sequence[Scored], points: int) -> dict[str, dict[str, Any]]:
+    """Keyword arguments of each family's points, of which the plot has so many in all."""
     return {
-        name: {"color": _COLOURS[i % 8], "marker": _MARKERS[(i + i // 8) % 8]}
+        name: {
+            "color": _COLOURS[i % 8],
+            "marker": _MARKERS[(i + i // 8) % 8],
+            "rasterized": points > _VECTORS,
+        }
         for i, name in enumerate(family_order(items))
     }
 
@@ -116,7 +125,9 @@ def _predicted_measured(items: Sequence[Scored]) -> Any:
     panels = {quantity: some for quantity, some in panels.items() if some}
     if not panels:
         return None
-    styles = _style_of([s for s in items if s.row.table != BRACKETS])
+    styles = _style_of(
+        [s for s in items if s.row.table != BRACKETS], sum(map(len, panels.values()))
+    )
     figure, all_axes = plt.subplots(1, len(panels), figsize=(5.6 * len(panels), 5.0), squeeze=False)
     for axes, (quantity, some) in zip(all_axes[0], panels.items(), strict=True):
         _panel(axes, quantity, some, styles)
@@ -133,6 +144,7 @@ def _panel(
         predicted = [s.predicted(quantity) / _GIB for s in some]
         axes.plot(measured, predicted, label=name, **style, **_POINT)
     values = [(s.measured(quantity) or 0) / _GIB for s in items]
+    values += [s.predicted(quantity) / _GIB for s in items]
     ends = [min(values) * 0.8, max(values) * 1.25]
     axes.plot(ends, ends, color="black", linewidth=0.8)
     for share in (0.9, 1.1):
@@ -155,9 +167,11 @@ def _error_batch_size(items: Sequence[Scored]) -> Any:
     if not items:
         return None
     figure, axes = plt.subplots(figsize=(8.0, 4.6))
-    for name, style in _style_of(items).items():
+    styles = _style_of(items, len(items))
+    for place, (name, style) in enumerate(styles.items()):
         some = [s for s in items if s.prediction.family == name]
-        sizes = [s.row.job.micro_batch_size for s in some]
+        beside = 2 ** (_BESIDE * (place - (len(styles) - 1) / 2))
+        sizes = [s.row.job.micro_batch_size * beside for s in some]
         axes.plot(sizes, [100 * s.error() for s in some], label=name, **style, **_POINT)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xscale("log", base=2)

@@ -108,13 +108,17 @@ def _answer_of(peer: str) -> Callable[[Scored], int]:
 
 
 def fits_or_not(items: Sequence[Scored]) -> str:
-    """Which rows fit, in tables that know it of some; peers with the limit that suits them best."""
+    """Which rows fit, in tables that know it of some; peers with the limit that suits them best,
+    and so our own reserved bytes beside them."""
     rows = []
     for name, some in _asked(items):
         rows.append(_fits_row(f"{name}: memplan", fits(some, lambda s: s.prediction.fits)))
         answered = [s for s in some if len(s.prediction.peers) == len(PEERS)]
-        one_gpu = len({s.row.gpu_type for s in some}) == 1
-        if answered and one_gpu:
+        if len({s.row.gpu_type for s in some}) > 1:
+            continue
+        own = most_right(some, lambda s: s.prediction.peak_reserved_bytes)
+        rows.append(_fits_row(f"{name}: memplan, reserved, best limit", own))
+        if answered:
             for peer in PEERS:
                 found = most_right(answered, _answer_of(peer))
                 rows.append(_fits_row(f"{name}: {peer}, best limit", found))

@@ -102,7 +102,7 @@ def test_goals_are_judged_by_their_own_rows() -> None:
         *(scored(MILABENCH, model="bert-fp32", measured=1000, predicted=1009) for _ in range(9)),
         scored(MILABENCH, model="resnet50", measured=1000, predicted=1041),
         scored(BRACKETS, ran=True, fits=False),
-        scored(peak_allocated_bytes=1000),
+        scored(peak_allocated_bytes=250 * MIB),
     ]
     found = {goal.measure: goal for goal in goals(items)}
     assert found["driver-used, milabench BERT"].found == "p90 0.90 %"
