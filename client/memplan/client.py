@@ -125,14 +125,19 @@ class Client:
         self._channel.close()
 
     def estimate_memory(
-        self, job: TrainingJob, *, gpu_type: str = "", timeout: float | None = None
+        self,
+        job: TrainingJob,
+        *,
+        gpu_type: str = "",
+        confidence: float = 0.0,
+        timeout: float | None = None,
     ) -> MemoryEstimate:
         """The memory that a job takes on one GPU type.
 
         estimate = client.estimate_memory(job, gpu_type="nvidia-t4")
         estimate.device_used_bytes
         """
-        request = EstimateMemoryRequest(job=job, gpu_type=gpu_type)
+        request = EstimateMemoryRequest(job=job, gpu_type=gpu_type, confidence=confidence)
         estimate: MemoryEstimate = self._call("EstimateMemory", request, timeout).estimate
         return estimate
 
@@ -142,6 +147,7 @@ class Client:
         gpus: Iterable[GpuTarget | str] = (),
         *,
         headroom_fraction: float | None = None,
+        confidence: float = 0.0,
         multiple_of: int = 0,
         max_batch_size: int = 0,
         timeout: float | None = None,
@@ -155,6 +161,7 @@ class Client:
             job=job,
             gpus=_targets(gpus),
             headroom_fraction=headroom_fraction,
+            confidence=confidence,
             multiple_of=multiple_of,
             max_batch_size=max_batch_size,
         )
@@ -170,6 +177,7 @@ class Client:
         global_batch_size: int,
         data_parallel_size: int = 0,
         headroom_fraction: float | None = None,
+        confidence: float = 0.0,
         timeout: float | None = None,
     ) -> AccumulationPlan:
         """How a global batch is reached on one GPU type.
@@ -183,6 +191,7 @@ class Client:
             global_batch_size=global_batch_size,
             data_parallel_size=data_parallel_size,
             headroom_fraction=headroom_fraction,
+            confidence=confidence,
         )
         plan: AccumulationPlan = self._call("PlanAccumulation", request, timeout).accumulation
         return plan
@@ -195,6 +204,7 @@ class Client:
         global_batch_size: int = 0,
         data_parallel_size: int = 0,
         headroom_fraction: float | None = None,
+        confidence: float = 0.0,
         timeout: float | None = None,
     ) -> PlanJobResponse:
         """Everything in one answer: estimate, batch sizes, accumulation and placements.
@@ -209,6 +219,7 @@ class Client:
             global_batch_size=global_batch_size,
             data_parallel_size=data_parallel_size,
             headroom_fraction=headroom_fraction,
+            confidence=confidence,
         )
         plan: PlanJobResponse = self._call("PlanJob", request, timeout)
         return plan

@@ -45,7 +45,9 @@ class Planner:
         check(request)
         gpu_type = self._catalog.get(request.gpu_type or DEFAULT_GPU_TYPE)
         job = self._known(request.job, call)
-        estimate = planning.estimate_memory(self._seen_by(call), job, gpu_type)
+        estimate = planning.estimate_memory(
+            self._seen_by(call), job, gpu_type, confidence=_confidence(request.confidence)
+        )
         if not request.gpu_type:
             estimate = _assuming(estimate, f"no GPU type was given: {DEFAULT_GPU_TYPE}")
         return types.EstimateMemoryResponse(estimate=estimate)
@@ -65,6 +67,7 @@ class Planner:
             headroom_fraction=_headroom(request.headroom_fraction),
             multiple_of=request.multiple_of,
             max_batch_size=request.max_batch_size,
+            confidence=_confidence(request.confidence),
         )
         return types.RecommendBatchSizeResponse(batch_sizes=batch_sizes)
 
@@ -81,6 +84,7 @@ class Planner:
             global_batch_size=request.global_batch_size,
             data_parallel_size=request.data_parallel_size or 1,
             headroom_fraction=_headroom(request.headroom_fraction),
+            confidence=_confidence(request.confidence),
         )
         return types.PlanAccumulationResponse(accumulation=accumulation)
 
@@ -91,6 +95,7 @@ class Planner:
         job, timelines = self._known(request.job, call), self._seen_by(call)
         timelines.prepare(job, [target.gpu_type for target in targets])
         headroom = _headroom(request.headroom_fraction)
+        confidence = _confidence(request.confidence)
         ranks = request.data_parallel_size or 1
         accumulation = None
         if request.global_batch_size:
@@ -101,11 +106,14 @@ class Planner:
                 global_batch_size=request.global_batch_size,
                 data_parallel_size=ranks,
                 headroom_fraction=headroom,
+                confidence=confidence,
             )
         return types.PlanJobResponse(
-            estimate=planning.estimate_memory(timelines, job, targets[0].gpu_type),
+            estimate=planning.estimate_memory(
+                timelines, job, targets[0].gpu_type, confidence=confidence
+            ),
             batch_sizes=planning.recommend_batch_sizes(
-                timelines, job, targets, headroom_fraction=headroom
+                timelines, job, targets, headroom_fraction=headroom, confidence=confidence
             ),
             accumulation=accumulation,
             placements=planning.place(
@@ -115,6 +123,7 @@ class Planner:
                 global_batch_size=request.global_batch_size,
                 data_parallel_size=ranks,
                 headroom_fraction=headroom,
+                confidence=confidence,
                 catalog=self._catalog.all(),
             ),
         )
@@ -167,6 +176,10 @@ class Planner:
 
 def _headroom(fraction: float | None) -> float:
     return DEFAULT_HEADROOM if fraction is None else fraction
+
+
+def _confidence(asked: float) -> float:
+    return asked or planning.CONFIDENCE
 
 
 def _assuming(estimate: MemoryEstimate, assumption: str) -> MemoryEstimate:

@@ -233,7 +233,7 @@ class TestRequests:
             "--allocator-conf expandable_segments:True,max_split_size_mb:128 "
             "--model-config num_classes=10 --model-config act=gelu --model-config eps=1e-6 "
             "--task masked-lm --gpu nvidia-t4:12GiB --gpu a100 --headroom 0.1 "
-            "--global-batch-size 1024 --data-parallel-size 8 --timeout 7"
+            "--confidence 0.95 --global-batch-size 1024 --data-parallel-size 8 --timeout 7"
         )
         assert run(line).exit_code == 0
         [request] = planner.requests
@@ -274,6 +274,7 @@ class TestRequests:
             global_batch_size=1024,
             data_parallel_size=8,
             headroom_fraction=0.1,
+            confidence=0.95,
         )
         assert 5 < planner.seconds_left[0] < 8
 
@@ -285,10 +286,11 @@ class TestRequests:
             "model: {name: timm/x, config: {a: 1, b: 2}}\n"
             "inputs: [3x4]\nbatch_size: 8\noptimizer: {type: sgd, momentum: 0.9}\n"
             "gpus: [t4]\nglobal_batch_size: 64\nheadroom_fraction: 0\n"
+            "confidence: 0.9\n"
         )
         run(f"plan -f {path}")
         run(f"plan -f {path} --batch-size 4 --model-config b=3 --momentum 0.5 --gpu l4")
-        run(f"plan -f {path} --optimizer adam --input 5 timm/y")
+        run(f"plan -f {path} --optimizer adam --input 5 timm/y --confidence 0.95")
         as_is, changed, other = planner.requests
         assert as_is == jobfile.load(path)
         assert changed.job.model.catalog.config == {"a": 1, "b": 3}
@@ -296,6 +298,7 @@ class TestRequests:
         assert changed.job.micro_batch_size == 4
         assert changed.gpus == (GpuTarget(gpu_type="l4"),)
         assert (changed.global_batch_size, changed.headroom_fraction) == (64, 0.0)
+        assert (changed.confidence, other.confidence) == (0.9, 0.95)
         assert other.job.optimizer == Optimizer(type=OptimizerType.ADAM)
         assert other.job.model == Model(catalog=CatalogModel(name="timm/y"))
         assert other.job.inputs == (InputTensor(shape=(5,)),)
@@ -305,12 +308,18 @@ class TestRequests:
         assert planner.requests[0].job.micro_batch_size == 3
 
     def test_the_other_commands(self, run: Run, planner: FakePlanner) -> None:
-        run("estimate a/b --batch-size 3 --gpu t4")
-        run("batch-size a/b --gpu t4 --gpu l4:1GiB --multiple-of 4 --max-batch-size 99")
+        run("estimate a/b --batch-size 3 --gpu t4 --confidence 0.9")
+        run(
+            "batch-size a/b --gpu t4 --gpu l4:1GiB --multiple-of 4 --max-batch-size 99 "
+            "--confidence 0.95"
+        )
         run("accumulate a/b --gpu t4 --global-batch-size 9 --data-parallel-size 3 --headroom 0")
+        run("accumulate a/b --gpu t4 --global-batch-size 9 --confidence 0.98")
         run("gpus a100")
         run("models resnet")
-        estimate, batch, accumulation, *pages, models = planner.requests
+        estimate, batch, accumulation, surer, *pages, models = planner.requests
+        found = [request.confidence for request in (estimate, batch, accumulation, surer)]
+        assert found == [0.9, 0.95, 0.0, 0.98]
         assert (estimate.gpu_type, estimate.job.micro_batch_size) == ("t4", 3)
         assert batch.gpus[1] == GpuTarget(gpu_type="l4", free_bytes=GIB)
         assert (batch.multiple_of, batch.max_batch_size) == (4, 99)
@@ -351,6 +360,7 @@ class TestDryRun:
                 "--precision": st.sampled_from([m.value for m in Precision][1:]),
                 "--gpu": st.sampled_from(["nvidia-t4", "t4:12GiB", "x:1", "y:0"]),
                 "--headroom": st.floats(0, 1),
+                "--confidence": st.floats(0, 1),
                 "--model-config": st.sampled_from(["a=no", "a=1e-3", "a=[1, {b: ~}]", "a='1'"]),
                 "--task": st.sampled_from(["masked-lm", "no", "12:30"]),
                 "--allocator-conf": st.sampled_from(["expandable_segments:True", "x"[:0]]),
@@ -477,14 +487,18 @@ class TestErrors:
         self, run: Run, planner: FakePlanner
     ) -> None:
         details = bad_request(
-            job__micro_batch_size="is required", job__loop__keep_outputs="odd", gpu_type="no"
+            job__micro_batch_size="is required",
+            job__loop__keep_outputs="odd",
+            gpu_type="no",
+            confidence="too high",
         )
         planner.fail("EstimateMemory", grpc.StatusCode.INVALID_ARGUMENT, details)
         assert run("estimate a/b").stderr.splitlines() == [
-            "memplan: the request has 3 mistakes:",
+            "memplan: the request has 4 mistakes:",
             "  --batch-size: is required",
             "  loop.keep_outputs: odd",
             "  --gpu: no",
+            "  --confidence: too high",
         ]
 
     def test_options_that_no_file_has(self, run: Run, planner: FakePlanner, tmp_path: Path) -> None:

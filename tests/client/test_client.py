@@ -57,9 +57,11 @@ def free_port() -> int:
 
 class TestMethods:
     def test_estimate_memory(self, client: Client, planner: FakePlanner) -> None:
-        assert client.estimate_memory(JOB, gpu_type="nvidia-t4") == ESTIMATE
+        assert client.estimate_memory(JOB, gpu_type="nvidia-t4", confidence=0.9) == ESTIMATE
         [request] = planner.requests
-        assert request == memplan.EstimateMemoryRequest(job=JOB, gpu_type="nvidia-t4")
+        assert request == memplan.EstimateMemoryRequest(
+            job=JOB, gpu_type="nvidia-t4", confidence=0.9
+        )
 
     def test_recommend_batch_size(self, client: Client, planner: FakePlanner) -> None:
         gpus = ["a", GpuTarget(gpu_type="b", free_bytes=5)]
@@ -75,6 +77,13 @@ class TestMethods:
         [request] = planner.requests
         assert (request.gpu.gpu_type, request.global_batch_size) == ("a", 1024)
         assert (request.data_parallel_size, request.headroom_fraction) == (2, None)
+
+    def test_every_plan_may_name_its_confidence(self, client: Client, planner: FakePlanner) -> None:
+        client.recommend_batch_size(JOB, confidence=0.9)
+        client.plan_accumulation(JOB, "a", global_batch_size=8, confidence=0.95)
+        client.plan_job(JOB, confidence=0.98)
+        client.plan_job(JOB)
+        assert [request.confidence for request in planner.requests] == [0.9, 0.95, 0.98, 0.0]
 
     def test_plan_job(self, client: Client) -> None:
         assert client.plan_job(JOB) == plan(Verdict.FITS, Verdict.DOES_NOT_FIT)

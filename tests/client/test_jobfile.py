@@ -144,6 +144,7 @@ class TestShorthands:
             global_batch_size: 1024
             data_parallel_size: 2
             headroom_fraction: 1e-1
+            confidence: 0.95
         """
         request = parse(text)
         assert request == PlanJobRequest(
@@ -169,6 +170,7 @@ class TestShorthands:
             global_batch_size=1024,
             data_parallel_size=2,
             headroom_fraction=0.1,
+            confidence=0.95,
         )
 
     def test_one_instead_of_a_list(self) -> None:

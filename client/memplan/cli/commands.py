@@ -109,6 +109,7 @@ def plan(**options: Any) -> int:
                 global_batch_size=request.global_batch_size,
                 data_parallel_size=request.data_parallel_size,
                 headroom_fraction=request.headroom_fraction,
+                confidence=request.confidence,
             )
         data = to_dict(answer)
         data.setdefault("accumulation", None)
@@ -138,7 +139,11 @@ def estimate(**options: Any) -> int:
         if gpu.free_bytes is not None:
             raise click.UsageError("An estimate does not depend on free memory: see memplan plan.")
         with waiting("estimating"):
-            answer = client.estimate_memory(given.request.job, gpu_type=gpu.gpu_type)
+            answer = client.estimate_memory(
+                given.request.job,
+                gpu_type=gpu.gpu_type,
+                confidence=given.request.confidence,
+            )
         _show(options, given, to_dict(answer), lambda text, width: text.estimate(answer, width))
         return exits.FITS
 
@@ -167,6 +172,7 @@ def batch_size(**options: Any) -> int:
                 given.request.job,
                 given.request.gpus,
                 headroom_fraction=given.request.headroom_fraction,
+                confidence=given.request.confidence,
                 multiple_of=options["multiple_of"] or 0,
                 max_batch_size=options["max_batch_size"] or 0,
             )
@@ -204,6 +210,7 @@ def accumulate(**options: Any) -> int:
                 global_batch_size=request.global_batch_size,
                 data_parallel_size=request.data_parallel_size,
                 headroom_fraction=request.headroom_fraction,
+                confidence=request.confidence,
             )
         _show(options, given, to_dict(answer), lambda text, width: text.accumulation(answer))
         return exits.FITS if answer.feasible else exits.DOES_NOT_FIT

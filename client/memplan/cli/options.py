@@ -167,6 +167,9 @@ _GPU = click.option(
 _HEADROOM = _number(
     "headroom", float, "FRACTION", "Share of the memory to leave free, 0 to 0.9. Default: 0.05."
 )
+_CONFIDENCE = _number(
+    "confidence", float, "SHARE", "How sure bounds and verdicts are, 0.5 to 0.99. Default: 0.99."
+)
 _PLAN: list[Decorator[Any]] = [
     _number("global-batch-size", int, "N", "Samples per optimizer step over all ranks."),
     _number("data-parallel-size", int, "N", "Ranks. Default: 1."),
@@ -207,8 +210,8 @@ def _all(decorators: list[Decorator[Any]]) -> Decorator[Any]:
 
 job_options = _all(_JOB)
 """The job: a model and everything about its training."""
-gpu_options = _all([_GPU, _HEADROOM])
-"""The GPUs asked about."""
+gpu_options = _all([_GPU, _HEADROOM, _CONFIDENCE])
+"""The GPUs asked about, and how surely a job shall fit."""
 plan_options = _all(_PLAN)
 """The global batch."""
 server_options = _all(_SERVER)

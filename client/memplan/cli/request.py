@@ -37,6 +37,7 @@ _FIELDS = {
     "task": "job.model.catalog.task",
     "gpus": "gpus",
     "headroom": "headroom_fraction",
+    "confidence": "confidence",
     "global_batch_size": "global_batch_size",
     "data_parallel_size": "data_parallel_size",
 }

@@ -131,7 +131,7 @@ class MemoryEstimate:
     lower_bound_bytes: int = 0
     """Device-used bytes are above this with probability `confidence`."""
     confidence: float = 0.0
-    """Confidence of the two bounds, in (0, 1)."""
+    """Confidence of each of the two bounds, in (0, 1); not below the one asked for."""
     peak_phase: Phase = Phase.UNSPECIFIED
     """When in the step the allocated peak falls."""
     breakdown: MemoryBreakdown = field(default_factory=MemoryBreakdown)
@@ -197,6 +197,9 @@ class BatchSizeRecommendation:
     """Batch size against bytes, for plotting; rising batch sizes."""
     reason: str = ""
     """Why this one; when nothing fits, why not and what would help."""
+    confidence: float = 0.0
+    """Confidence of the upper bound that fits at recommended_batch_size; not below the one asked
+    for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,6 +248,9 @@ class AccumulationPlan:
     """What to mind: scaling the loss, BatchNorm, memory."""
     remedies: tuple[Remedy, ...] = ()
     """What would make it feasible."""
+    confidence: float = 0.0
+    """Confidence of the upper bound that fits for full micro-batches; not below the one asked
+    for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,3 +275,6 @@ class Placement:
     """The verdict in a sentence."""
     remedies: tuple[Remedy, ...] = ()
     """What would make it fit, when it does not for sure."""
+    confidence: float = 0.0
+    """Confidence of each of the two bounds that the verdict rests on; not below the one asked
+    for."""

@@ -64,6 +64,9 @@ class EstimateMemoryRequest:
     """The job. Required."""
     gpu_type: str = ""
     """Name or alias of the GPU type. Default: nvidia-a100-80gb, stated among the assumptions."""
+    confidence: float = 0.0
+    """Confidence that each bound shall have. Default 0.99. In [0.5, 0.99]: for more there are not
+    enough measurements. The estimate states the one it holds for, which is not below this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +92,10 @@ class RecommendBatchSizeRequest:
     least 8 (tensor cores), else 1. At most 4,096."""
     max_batch_size: int = 0
     """No batch above this. Default and limit 2^24."""
+    confidence: float = 0.0
+    """Confidence of the upper bound that fits for a recommended batch. Default 0.99. In
+    [0.5, 0.99]: for more there are not enough measurements. Answers state the one they hold for,
+    which is not below this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +121,10 @@ class PlanAccumulationRequest:
     """Ranks. Default 1. At most 2^20."""
     headroom_fraction: float | None = None
     """Share of the capacity to leave free. Default 0.05. In [0, 0.9]."""
+    confidence: float = 0.0
+    """Confidence of the upper bound that fits for the micro-batches of the plan. Default 0.99. In
+    [0.5, 0.99]: for more there are not enough measurements. The plan states the one it holds for,
+    which is not below this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +151,10 @@ class PlanJobRequest:
     """Ranks. Default 1. At most 2^20."""
     headroom_fraction: float | None = None
     """Share of the capacity that recommended batch sizes leave free. Default 0.05. In [0, 0.9]."""
+    confidence: float = 0.0
+    """Confidence of the bounds, on which verdicts, recommended batches and remedies rest. Default
+    0.99. In [0.5, 0.99]: for more there are not enough measurements. Answers state the one they
+    hold for, which is not below this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

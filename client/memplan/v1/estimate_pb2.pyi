@@ -121,7 +121,7 @@ class ModuleMemory(_message.Message):
     def __init__(self, module: _Optional[str] = ..., type: _Optional[str] = ..., activation_bytes: _Optional[int] = ...) -> None: ...
 
 class BatchSizeRecommendation(_message.Message):
-    __slots__ = ("gpu", "capacity_bytes", "max_batch_size", "max_device_used_bytes", "recommended_batch_size", "recommended_device_used_bytes", "multiple_of", "formula", "curve", "reason")
+    __slots__ = ("gpu", "capacity_bytes", "max_batch_size", "max_device_used_bytes", "recommended_batch_size", "recommended_device_used_bytes", "multiple_of", "formula", "curve", "reason", "confidence")
     GPU_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +132,7 @@ class BatchSizeRecommendation(_message.Message):
     FORMULA_FIELD_NUMBER: _ClassVar[int]
     CURVE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     gpu: _gpus_pb2.GpuTarget
     capacity_bytes: int
     max_batch_size: int
@@ -142,7 +143,8 @@ class BatchSizeRecommendation(_message.Message):
     formula: BatchSizeFormula
     curve: _containers.RepeatedCompositeFieldContainer[BatchSizePoint]
     reason: str
-    def __init__(self, gpu: _Optional[_Union[_gpus_pb2.GpuTarget, _Mapping]] = ..., capacity_bytes: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., max_device_used_bytes: _Optional[int] = ..., recommended_batch_size: _Optional[int] = ..., recommended_device_used_bytes: _Optional[int] = ..., multiple_of: _Optional[int] = ..., formula: _Optional[_Union[BatchSizeFormula, _Mapping]] = ..., curve: _Optional[_Iterable[_Union[BatchSizePoint, _Mapping]]] = ..., reason: _Optional[str] = ...) -> None: ...
+    confidence: float
+    def __init__(self, gpu: _Optional[_Union[_gpus_pb2.GpuTarget, _Mapping]] = ..., capacity_bytes: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., max_device_used_bytes: _Optional[int] = ..., recommended_batch_size: _Optional[int] = ..., recommended_device_used_bytes: _Optional[int] = ..., multiple_of: _Optional[int] = ..., formula: _Optional[_Union[BatchSizeFormula, _Mapping]] = ..., curve: _Optional[_Iterable[_Union[BatchSizePoint, _Mapping]]] = ..., reason: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class BatchSizeFormula(_message.Message):
     __slots__ = ("fixed_bytes", "bytes_per_sample", "batch_size")
@@ -167,7 +169,7 @@ class BatchSizePoint(_message.Message):
     def __init__(self, batch_size: _Optional[int] = ..., peak_allocated_bytes: _Optional[int] = ..., peak_reserved_bytes: _Optional[int] = ..., device_used_bytes: _Optional[int] = ...) -> None: ...
 
 class AccumulationPlan(_message.Message):
-    __slots__ = ("gpu", "feasible", "global_batch_size", "data_parallel_size", "micro_batch_size", "accumulation_steps", "last_micro_batch_size", "max_micro_batch_size", "device_used_bytes", "reason", "advice", "remedies")
+    __slots__ = ("gpu", "feasible", "global_batch_size", "data_parallel_size", "micro_batch_size", "accumulation_steps", "last_micro_batch_size", "max_micro_batch_size", "device_used_bytes", "reason", "advice", "remedies", "confidence")
     GPU_FIELD_NUMBER: _ClassVar[int]
     FEASIBLE_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +182,7 @@ class AccumulationPlan(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
     REMEDIES_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     gpu: _gpus_pb2.GpuTarget
     feasible: bool
     global_batch_size: int
@@ -192,10 +195,11 @@ class AccumulationPlan(_message.Message):
     reason: str
     advice: _containers.RepeatedScalarFieldContainer[str]
     remedies: _containers.RepeatedCompositeFieldContainer[Remedy]
-    def __init__(self, gpu: _Optional[_Union[_gpus_pb2.GpuTarget, _Mapping]] = ..., feasible: bool = ..., global_batch_size: _Optional[int] = ..., data_parallel_size: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., accumulation_steps: _Optional[int] = ..., last_micro_batch_size: _Optional[int] = ..., max_micro_batch_size: _Optional[int] = ..., device_used_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., advice: _Optional[_Iterable[str]] = ..., remedies: _Optional[_Iterable[_Union[Remedy, _Mapping]]] = ...) -> None: ...
+    confidence: float
+    def __init__(self, gpu: _Optional[_Union[_gpus_pb2.GpuTarget, _Mapping]] = ..., feasible: bool = ..., global_batch_size: _Optional[int] = ..., data_parallel_size: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., accumulation_steps: _Optional[int] = ..., last_micro_batch_size: _Optional[int] = ..., max_micro_batch_size: _Optional[int] = ..., device_used_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., advice: _Optional[_Iterable[str]] = ..., remedies: _Optional[_Iterable[_Union[Remedy, _Mapping]]] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Placement(_message.Message):
-    __slots__ = ("gpu", "verdict", "capacity_bytes", "device_used_bytes", "upper_bound_bytes", "spare_bytes", "missing_bytes", "reason", "remedies")
+    __slots__ = ("gpu", "verdict", "capacity_bytes", "device_used_bytes", "upper_bound_bytes", "spare_bytes", "missing_bytes", "reason", "remedies", "confidence")
     GPU_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -205,6 +209,7 @@ class Placement(_message.Message):
     MISSING_BYTES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REMEDIES_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     gpu: _gpus_pb2.GpuTarget
     verdict: Verdict
     capacity_bytes: int
@@ -214,7 +219,8 @@ class Placement(_message.Message):
     missing_bytes: int
     reason: str
     remedies: _containers.RepeatedCompositeFieldContainer[Remedy]
-    def __init__(self, gpu: _Optional[_Union[_gpus_pb2.GpuTarget, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., capacity_bytes: _Optional[int] = ..., device_used_bytes: _Optional[int] = ..., upper_bound_bytes: _Optional[int] = ..., spare_bytes: _Optional[int] = ..., missing_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., remedies: _Optional[_Iterable[_Union[Remedy, _Mapping]]] = ...) -> None: ...
+    confidence: float
+    def __init__(self, gpu: _Optional[_Union[_gpus_pb2.GpuTarget, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., capacity_bytes: _Optional[int] = ..., device_used_bytes: _Optional[int] = ..., upper_bound_bytes: _Optional[int] = ..., spare_bytes: _Optional[int] = ..., missing_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., remedies: _Optional[_Iterable[_Union[Remedy, _Mapping]]] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Remedy(_message.Message):
     __slots__ = ("description", "micro_batch_size", "accumulation_steps", "precision", "gpu_type")

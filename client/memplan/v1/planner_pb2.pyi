@@ -27,12 +27,14 @@ PROFILE_STAGE_WARMING_UP: ProfileStage
 PROFILE_STAGE_MEASURING: ProfileStage
 
 class EstimateMemoryRequest(_message.Message):
-    __slots__ = ("job", "gpu_type")
+    __slots__ = ("job", "gpu_type", "confidence")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GPU_TYPE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     job: _job_pb2.TrainingJob
     gpu_type: str
-    def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpu_type: _Optional[str] = ...) -> None: ...
+    confidence: float
+    def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpu_type: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class EstimateMemoryResponse(_message.Message):
     __slots__ = ("estimate",)
@@ -41,18 +43,20 @@ class EstimateMemoryResponse(_message.Message):
     def __init__(self, estimate: _Optional[_Union[_estimate_pb2.MemoryEstimate, _Mapping]] = ...) -> None: ...
 
 class RecommendBatchSizeRequest(_message.Message):
-    __slots__ = ("job", "gpus", "headroom_fraction", "multiple_of", "max_batch_size")
+    __slots__ = ("job", "gpus", "headroom_fraction", "multiple_of", "max_batch_size", "confidence")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
     HEADROOM_FRACTION_FIELD_NUMBER: _ClassVar[int]
     MULTIPLE_OF_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     job: _job_pb2.TrainingJob
     gpus: _containers.RepeatedCompositeFieldContainer[_gpus_pb2.GpuTarget]
     headroom_fraction: float
     multiple_of: int
     max_batch_size: int
-    def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[_gpus_pb2.GpuTarget, _Mapping]]] = ..., headroom_fraction: _Optional[float] = ..., multiple_of: _Optional[int] = ..., max_batch_size: _Optional[int] = ...) -> None: ...
+    confidence: float
+    def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[_gpus_pb2.GpuTarget, _Mapping]]] = ..., headroom_fraction: _Optional[float] = ..., multiple_of: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class RecommendBatchSizeResponse(_message.Message):
     __slots__ = ("batch_sizes",)
@@ -61,18 +65,20 @@ class RecommendBatchSizeResponse(_message.Message):
     def __init__(self, batch_sizes: _Optional[_Iterable[_Union[_estimate_pb2.BatchSizeRecommendation, _Mapping]]] = ...) -> None: ...
 
 class PlanAccumulationRequest(_message.Message):
-    __slots__ = ("job", "gpu", "global_batch_size", "data_parallel_size", "headroom_fraction")
+    __slots__ = ("job", "gpu", "global_batch_size", "data_parallel_size", "headroom_fraction", "confidence")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GPU_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     DATA_PARALLEL_SIZE_FIELD_NUMBER: _ClassVar[int]
     HEADROOM_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     job: _job_pb2.TrainingJob
     gpu: _gpus_pb2.GpuTarget
     global_batch_size: int
     data_parallel_size: int
     headroom_fraction: float
-    def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpu: _Optional[_Union[_gpus_pb2.GpuTarget, _Mapping]] = ..., global_batch_size: _Optional[int] = ..., data_parallel_size: _Optional[int] = ..., headroom_fraction: _Optional[float] = ...) -> None: ...
+    confidence: float
+    def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpu: _Optional[_Union[_gpus_pb2.GpuTarget, _Mapping]] = ..., global_batch_size: _Optional[int] = ..., data_parallel_size: _Optional[int] = ..., headroom_fraction: _Optional[float] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class PlanAccumulationResponse(_message.Message):
     __slots__ = ("accumulation",)
@@ -81,18 +87,20 @@ class PlanAccumulationResponse(_message.Message):
     def __init__(self, accumulation: _Optional[_Union[_estimate_pb2.AccumulationPlan, _Mapping]] = ...) -> None: ...
 
 class PlanJobRequest(_message.Message):
-    __slots__ = ("job", "gpus", "global_batch_size", "data_parallel_size", "headroom_fraction")
+    __slots__ = ("job", "gpus", "global_batch_size", "data_parallel_size", "headroom_fraction", "confidence")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     DATA_PARALLEL_SIZE_FIELD_NUMBER: _ClassVar[int]
     HEADROOM_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     job: _job_pb2.TrainingJob
     gpus: _containers.RepeatedCompositeFieldContainer[_gpus_pb2.GpuTarget]
     global_batch_size: int
     data_parallel_size: int
     headroom_fraction: float
-    def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[_gpus_pb2.GpuTarget, _Mapping]]] = ..., global_batch_size: _Optional[int] = ..., data_parallel_size: _Optional[int] = ..., headroom_fraction: _Optional[float] = ...) -> None: ...
+    confidence: float
+    def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[_gpus_pb2.GpuTarget, _Mapping]]] = ..., global_batch_size: _Optional[int] = ..., data_parallel_size: _Optional[int] = ..., headroom_fraction: _Optional[float] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class PlanJobResponse(_message.Message):
     __slots__ = ("estimate", "batch_sizes", "accumulation", "placements")

@@ -9,6 +9,7 @@ from memplan_server.allocator import Replay
 from memplan_server.planning.probe import MAX_BATCH_SIZE, Probe
 from memplan_server.planning.targets import Target, Timelines, run
 from memplan_server.planning.text import gib
+from memplan_server.planning.uncertainty import CONFIDENCE, held_confidence
 
 __all__ = ["Split", "plan_accumulation", "split"]
 
@@ -58,6 +59,7 @@ def plan_accumulation(
     global_batch_size: int,
     data_parallel_size: int = 1,
     headroom_fraction: float = 0.05,
+    confidence: float = CONFIDENCE,
 ) -> AccumulationPlan:
     """The plan for this GPU. `global_batch_size` is a multiple of `data_parallel_size`.
 
@@ -69,14 +71,15 @@ def plan_accumulation(
         gpu=target.gpu,
         global_batch_size=global_batch_size,
         data_parallel_size=data_parallel_size,
+        confidence=held_confidence(confidence),
     )
     limit = min(samples, job.micro_batch_size or MAX_BATCH_SIZE)
-    once = Probe(timelines, _with_steps(job, 1), target.gpu_type)
+    once = Probe(timelines, _with_steps(job, 1), target.gpu_type, confidence=confidence)
     if limit == samples:
         fitting = once.largest_safe(target.capacity_bytes, headroom_fraction, samples)
         if fitting == samples:
             return _in_one_step(once, target, plan, samples)
-    several = Probe(timelines, _with_steps(job, 2), target.gpu_type)
+    several = Probe(timelines, _with_steps(job, 2), target.gpu_type, confidence=confidence)
     usable = several.largest_safe(target.capacity_bytes, headroom_fraction, limit)
     if not usable:
         return _infeasible(several, target, plan)

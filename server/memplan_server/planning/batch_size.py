@@ -18,6 +18,7 @@ from memplan_server.planning.estimate import alive_after
 from memplan_server.planning.probe import MAX_BATCH_SIZE, Probe, Shared
 from memplan_server.planning.targets import Target, Timelines
 from memplan_server.planning.text import gib
+from memplan_server.planning.uncertainty import CONFIDENCE, held_confidence
 from memplan_server.timeline import Category, Phase, Timeline
 
 __all__ = ["TENSOR_CORE_MULTIPLE", "recommend_batch_sizes"]
@@ -36,13 +37,14 @@ def recommend_batch_sizes(
     headroom_fraction: float = 0.05,
     multiple_of: int = 0,
     max_batch_size: int = 0,
+    confidence: float = CONFIDENCE,
 ) -> tuple[BatchSizeRecommendation, ...]:
     """One recommendation for each target, in that order."""
     shared = Shared()
     limit = max_batch_size or MAX_BATCH_SIZE
     return tuple(
         _recommend(
-            Probe(timelines, job, target.gpu_type, shared),
+            Probe(timelines, job, target.gpu_type, shared, confidence),
             target,
             headroom_fraction,
             multiple_of,
@@ -73,6 +75,7 @@ def _recommend(
         formula=_formula(probe.timeline(max(1, maximum)), target.gpu_type, capacity),
         curve=_curve(probe, maximum),
         reason=_reason(probe, maximum, recommended, capacity, headroom_fraction, limit),
+        confidence=held_confidence(probe.confidence),
     )
 
 

@@ -16,7 +16,7 @@ from memplan.types import Phase as PublicPhase
 from memplan_server.allocator import Replay
 from memplan_server.gpus.libraries import with_workspaces, workspaces
 from memplan_server.planning.targets import Timelines, run
-from memplan_server.planning.uncertainty import CONFIDENCE, bounds
+from memplan_server.planning.uncertainty import CONFIDENCE, bounds, held_confidence
 from memplan_server.timeline import Category, Int64, Phase, Timeline
 
 __all__ = ["alive_after", "estimate_memory"]
@@ -30,12 +30,14 @@ _PHASES = {
 _TOP_MODULES = 10
 
 
-def estimate_memory(timelines: Timelines, job: TrainingJob, gpu_type: GpuType) -> MemoryEstimate:
+def estimate_memory(
+    timelines: Timelines, job: TrainingJob, gpu_type: GpuType, *, confidence: float = CONFIDENCE
+) -> MemoryEstimate:
     """The memory the job takes at its micro-batch size on this GPU type."""
     timeline = with_workspaces(timelines.get(job, gpu_type), workspaces(gpu_type))
     result = _replayed(timeline, job, gpu_type)
     device_used = result.peak_reserved_bytes + gpu_type.context_bytes
-    limits = bounds(timeline, gpu_type, result.peak_reserved_bytes)
+    limits = bounds(timeline, gpu_type, result.peak_reserved_bytes, confidence)
     sizes = timeline.sizes(job.micro_batch_size)
     alive = alive_after(timeline, result.peak_event)
     return MemoryEstimate(
@@ -46,7 +48,7 @@ def estimate_memory(timelines: Timelines, job: TrainingJob, gpu_type: GpuType) -
         device_used_bytes=device_used,
         upper_bound_bytes=limits.upper_bytes,
         lower_bound_bytes=limits.lower_bytes,
-        confidence=CONFIDENCE,
+        confidence=held_confidence(confidence),
         peak_phase=_PHASES[Phase(int(timeline.phase[result.peak_event]))],
         breakdown=_breakdown(timeline, sizes * alive, result, gpu_type),
         model_state=_model_state(timeline),

@@ -11,7 +11,7 @@ from memplan_server.planning.accumulation import plan_accumulation
 from memplan_server.planning.probe import Probe, Shared
 from memplan_server.planning.targets import Target, Timelines
 from memplan_server.planning.text import gib
-from memplan_server.planning.uncertainty import Bounds, bounds
+from memplan_server.planning.uncertainty import CONFIDENCE, Bounds, bounds, held_confidence
 
 __all__ = ["place"]
 
@@ -24,20 +24,21 @@ def place(
     global_batch_size: int = 0,
     data_parallel_size: int = 1,
     headroom_fraction: float = 0.05,
+    confidence: float = CONFIDENCE,
     catalog: Sequence[GpuType] = (),
 ) -> tuple[Placement, ...]:
     """One placement for each target. Remedies may name GPU types of `catalog`."""
     shared = Shared()
     placements = []
     for target in targets:
-        probe = Probe(timelines, job, target.gpu_type, shared)
+        probe = Probe(timelines, job, target.gpu_type, shared, confidence)
         placement = _place(probe, target)
         if placement.verdict is not Verdict.FITS:
             batch = global_batch_size or job.micro_batch_size * data_parallel_size
             remedies = (
-                *_accumulate(timelines, job, target, batch, data_parallel_size, headroom_fraction),
-                *_lower_precision(timelines, job, target),
-                *_larger_gpu(timelines, job, target, catalog, shared),
+                *_accumulate(probe, target, batch, data_parallel_size, headroom_fraction),
+                *_lower_precision(probe, target),
+                *_larger_gpu(probe, target, catalog),
             )
             placement = replace(placement, remedies=remedies)
         placements.append(placement)
@@ -47,7 +48,8 @@ def place(
 def _place(probe: Probe, target: Target) -> Placement:
     batch_size, capacity = probe.job.micro_batch_size, target.capacity_bytes
     timeline, used = probe.timeline(batch_size), probe.device_used_bytes(batch_size)
-    limits = bounds(timeline, target.gpu_type, probe.reserved_bytes(batch_size))
+    reserved = probe.reserved_bytes(batch_size)
+    limits = bounds(timeline, target.gpu_type, reserved, probe.confidence)
     verdict = _verdict(probe, limits, capacity)
     why = uncertainty.reason(timeline, target.gpu_type)
     return Placement(
@@ -59,6 +61,7 @@ def _place(probe: Probe, target: Target) -> Placement:
         spare_bytes=max(0, capacity - limits.upper_bytes),
         missing_bytes=max(0, limits.upper_bytes - capacity),
         reason=_reason(verdict, used, limits, capacity, why),
+        confidence=held_confidence(probe.confidence),
     )
 
 
@@ -82,20 +85,20 @@ def _reason(verdict: Verdict, used: int, limits: Bounds, capacity: int, why: str
 
 
 def _accumulate(
-    timelines: Timelines,
-    job: TrainingJob,
+    probe: Probe,
     target: Target,
     global_batch_size: int,
     data_parallel_size: int,
     headroom_fraction: float,
 ) -> Iterator[Remedy]:
     plan = plan_accumulation(
-        timelines,
-        job,
+        probe.timelines,
+        probe.job,
         target,
         global_batch_size=global_batch_size,
         data_parallel_size=data_parallel_size,
         headroom_fraction=headroom_fraction,
+        confidence=probe.confidence,
     )
     if plan.feasible:
         micro, steps = plan.micro_batch_size, plan.accumulation_steps
@@ -106,28 +109,22 @@ def _accumulate(
         )
 
 
-def _lower_precision(timelines: Timelines, job: TrainingJob, target: Target) -> Iterator[Remedy]:
-    if job.precision not in (Precision.FP32, Precision.TF32):
+def _lower_precision(probe: Probe, target: Target) -> Iterator[Remedy]:
+    if probe.job.precision not in (Precision.FP32, Precision.TF32):
         return
-    lower = replace(job, precision=Precision.AMP_BF16)
-    placement = _place(Probe(timelines, lower, target.gpu_type), target)
+    lower = replace(probe.job, precision=Precision.AMP_BF16)
+    placement = _place(replace(probe, job=lower, shared=Shared()), target)
     if placement.verdict is Verdict.FITS:
         yield Remedy(
             description=f"fits with {Precision.AMP_BF16.value}", precision=Precision.AMP_BF16
         )
 
 
-def _larger_gpu(
-    timelines: Timelines,
-    job: TrainingJob,
-    target: Target,
-    catalog: Sequence[GpuType],
-    shared: Shared,
-) -> Iterator[Remedy]:
+def _larger_gpu(probe: Probe, target: Target, catalog: Sequence[GpuType]) -> Iterator[Remedy]:
     """The smallest GPU type on which the job fits as it is; whole GPUs before MIG profiles."""
     larger = [g for g in catalog if g.usable_bytes > target.capacity_bytes]
     for gpu_type in sorted(larger, key=lambda g: (bool(g.mig_parent), g.usable_bytes, g.name)):
         whole = Target(replace(target.gpu, gpu_type=gpu_type.name, free_bytes=None), gpu_type)
-        if _place(Probe(timelines, job, gpu_type, shared), whole).verdict is Verdict.FITS:
+        if _place(replace(probe, gpu_type=gpu_type), whole).verdict is Verdict.FITS:
             yield Remedy(description=f"fits on {gpu_type.name}", gpu_type=gpu_type.name)
             return

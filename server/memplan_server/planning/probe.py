@@ -14,7 +14,7 @@ from memplan.types import AllocatorSettings, GpuType, TrainingJob
 from memplan_server.allocator import Replay, Unlimited
 from memplan_server.gpus.libraries import Workspaces, with_workspaces, workspaces
 from memplan_server.planning.targets import Timelines, run
-from memplan_server.planning.uncertainty import margin
+from memplan_server.planning.uncertainty import CONFIDENCE, confidences_from, margin
 from memplan_server.timeline import Timeline
 
 __all__ = ["Probe", "Shared", "largest"]
@@ -57,6 +57,8 @@ class Probe:
     job: TrainingJob
     gpu_type: GpuType
     shared: Shared = field(default_factory=Shared)
+    confidence: float = CONFIDENCE
+    """Of the upper bound that `largest_safe` is about."""
 
     def timeline(self, batch_size: int) -> Timeline:
         """The timeline that holds for this batch size, with the workspaces of the GPU."""
@@ -129,11 +131,23 @@ class Probe:
     def largest_safe(
         self, capacity_bytes: int, headroom_fraction: float, limit: int, multiple_of: int = 1
     ) -> int:
-        """Largest multiple up to `limit` that leaves the headroom and whose upper bound fits."""
+        """Largest multiple up to `limit` that leaves the headroom and whose upper bound fits.
+
+        Reserved bytes now and then fall as the batch grows, and the search then finds one of
+        several borders. What is safe at a higher confidence is safe at a lower one: with all of
+        them tried, less confidence never means a smaller batch.
+        """
         wanted = capacity_bytes - int(capacity_bytes * headroom_fraction)
         context = self.gpu_type.context_bytes
-        safe = margin(self.timeline(1), self.gpu_type).safe_reserved_bytes(capacity_bytes, context)
-        room = min(wanted - context, safe)
+        margins = (
+            margin(self.timeline(1), self.gpu_type, c) for c in confidences_from(self.confidence)
+        )
+        safe = (m.safe_reserved_bytes(capacity_bytes, context) for m in margins)
+        rooms = dict.fromkeys(min(wanted - context, size) for size in safe)
+        return max(self._largest_within(room, limit, multiple_of) for room in rooms)
+
+    def _largest_within(self, room: int, limit: int, multiple_of: int) -> int:
+        """Largest multiple up to `limit` whose reserved bytes do not exceed the room."""
         found = largest(
             lambda n: self.reserved_bytes(n * multiple_of) <= room,
             limit // multiple_of,

@@ -5,6 +5,9 @@ context, as a share of the reserved bytes. `residuals.toml` holds quantiles of t
 family of jobs, as split conformal prediction takes them: the quantile of n residuals at confidence
 c is the ceil((n + 1) c)-th smallest. `bench/calibrate.py` writes it from measurements. What was
 never measured gets the margins of the family that is known worst, doubled.
+
+Quantiles are kept at a few confidences. One asked for between them gets the next above, and
+`held_confidence` says which; above `CONFIDENCE` there are too few residuals to tell.
 """
 
 from __future__ import annotations
@@ -20,10 +23,23 @@ from memplan.types import GpuType
 from memplan_server.gpus.libraries import workspaces
 from memplan_server.timeline import Convolution, Timeline
 
-__all__ = ["CONFIDENCE", "FAMILIES", "Bounds", "Margin", "bounds", "family", "margin", "reason"]
+__all__ = [
+    "CONFIDENCE",
+    "FAMILIES",
+    "Bounds",
+    "Margin",
+    "Residuals",
+    "bounds",
+    "confidences_from",
+    "family",
+    "held_confidence",
+    "margin",
+    "reason",
+]
 
 CONFIDENCE = 0.99
-"""Share of jobs whose device-used bytes lie on the right side of each bound."""
+"""Share of jobs whose device-used bytes lie on the right side of each bound, unless another is
+asked for; the highest there is."""
 
 FAMILIES: Mapping[str, str] = {
     "dense": "matrix products and fused attention are simulated call by call",
@@ -68,17 +84,67 @@ class Margin:
         return int((capacity_bytes - context_bytes - self.slack_bytes) / (1 + self.above))
 
 
-def bounds(timeline: Timeline, gpu_type: GpuType, reserved_bytes: int) -> Bounds:
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """What is known of residuals: bytes of slack, and quantiles beyond it by family."""
+
+    slack_bytes: int
+    quantiles: Mapping[str, Mapping[float, tuple[float, float]]]
+    """By family and confidence, rising: shares of the reserved bytes, above and below."""
+
+    @classmethod
+    def parse(cls, text: str) -> Residuals:
+        """From TOML: `slack_mib`, and a table a family with `above` and `below` by confidence.
+
+        A wrong text is a defect of this package: assertions hold that every family has the same
+        confidences up to `CONFIDENCE`, and that no quantile falls while confidence rises.
+        """
+        data: dict[str, Any] = tomllib.loads(text)
+        known = {name: _quantiles(data[name]) for name in FAMILIES if name in data}
+        confidences = list(next(iter(known.values())))
+        assert all(list(of_family) == confidences for of_family in known.values())
+        worst = {
+            c: (
+                max(of_family[c][0] for of_family in known.values()) * _WIDENING,
+                max(of_family[c][1] for of_family in known.values()) * _WIDENING,
+            )
+            for c in confidences
+        }
+        return cls(data["slack_mib"] * _MIB, {name: known.get(name, worst) for name in FAMILIES})
+
+    @property
+    def confidences(self) -> tuple[float, ...]:
+        """The confidences that there are quantiles for, rising."""
+        return tuple(next(iter(self.quantiles.values())))
+
+
+def confidences_from(confidence: float) -> tuple[float, ...]:
+    """The confidences that there are quantiles for and that are not below this one, falling."""
+    assert confidence <= CONFIDENCE
+    return tuple(c for c in reversed(_residuals().confidences) if c >= confidence)
+
+
+def held_confidence(confidence: float) -> float:
+    """The confidence of the bounds one gets: the lowest there is that is not below this one."""
+    return confidences_from(confidence)[-1]
+
+
+def bounds(
+    timeline: Timeline, gpu_type: GpuType, reserved_bytes: int, confidence: float = CONFIDENCE
+) -> Bounds:
     """The bounds for a job with this timeline on this GPU type."""
-    return margin(timeline, gpu_type).bounds(reserved_bytes, gpu_type.context_bytes)
+    found = margin(timeline, gpu_type, confidence)
+    return found.bounds(reserved_bytes, gpu_type.context_bytes)
 
 
-def margin(timeline: Timeline, gpu_type: GpuType) -> Margin:
-    """The margin of such jobs at `CONFIDENCE`."""
-    slack, by_family = _residuals()
+def margin(timeline: Timeline, gpu_type: GpuType, confidence: float = CONFIDENCE) -> Margin:
+    """The margin of such jobs at `held_confidence(confidence)`."""
+    residuals = _residuals()
+    slack = residuals.slack_bytes
     if gpu_type.sources.get("context_bytes", "").startswith("estimate"):
         slack += int(_ESTIMATED_CONTEXT_SHARE * gpu_type.context_bytes)
-    above, below = by_family[family(timeline, gpu_type)]
+    quantiles = residuals.quantiles[family(timeline, gpu_type)]
+    above, below = quantiles[held_confidence(confidence)]
     return Margin(above, below, slack)
 
 
@@ -109,16 +175,19 @@ def _overlapping(convolution: Convolution) -> bool:
     return max(lengths) > 1 and lengths != convolution.stride
 
 
+def _quantiles(table: Mapping[str, Mapping[str, float]]) -> dict[float, tuple[float, float]]:
+    """Shares above and below by confidence, rising."""
+    above, below = (sorted((float(c), q) for c, q in table[s].items()) for s in ("above", "below"))
+    assert [c for c, _ in above] == [c for c, _ in below]
+    assert above[-1][0] == CONFIDENCE
+    for side in (above, below):
+        shares = [share for _, share in side]
+        assert shares[0] >= 0
+        assert shares == sorted(shares)
+    return {c: (high, low) for (c, high), (_, low) in zip(above, below, strict=True)}
+
+
 @functools.cache
-def _residuals() -> tuple[int, dict[str, tuple[float, float]]]:
-    """Bytes of slack, and the shares above and below of each family."""
+def _residuals() -> Residuals:
     file = files("memplan_server.planning") / "residuals.toml"
-    data: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
-    shares = {
-        name: (data[name]["above"][f"{CONFIDENCE:.2f}"], data[name]["below"][f"{CONFIDENCE:.2f}"])
-        for name in FAMILIES
-        if name in data
-    }
-    worst = [max(s[side] for s in shares.values()) * _WIDENING for side in (0, 1)]
-    unmeasured = {name: (worst[0], worst[1]) for name in FAMILIES if name not in data}
-    return data["slack_mib"] * _MIB, shares | unmeasured
+    return Residuals.parse(file.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from memplan.types import (
     RecommendBatchSizeRequest,
 )
 from memplan_server.errors import InvalidJob, Violation
+from memplan_server.planning import CONFIDENCE
 from memplan_server.validation.jobs import LARGEST_BATCH, job_violations
 from memplan_server.validation.rules import Violations, fraction, text, whole
 
@@ -26,6 +27,8 @@ LARGEST_GLOBAL_BATCH = 2**40
 MOST_RANKS = 2**20
 LARGEST_MULTIPLE = 4_096
 LARGEST_HEADROOM = 0.9
+LOWEST_CONFIDENCE = 0.5
+HIGHEST_CONFIDENCE = CONFIDENCE
 LARGEST_PAGE = 1_000
 LONGEST_NAME = 200
 
@@ -45,6 +48,7 @@ def violations_of(request: object) -> Iterator[Violation]:
 def _estimate_memory(request: EstimateMemoryRequest) -> Violations:
     yield from job_violations(request.job, "job", batch_required=True)
     yield from text("gpu_type", request.gpu_type, longest=LONGEST_NAME)
+    yield from _confidence(request.confidence)
 
 
 def _recommend_batch_size(request: RecommendBatchSizeRequest) -> Violations:
@@ -53,6 +57,7 @@ def _recommend_batch_size(request: RecommendBatchSizeRequest) -> Violations:
     yield from _headroom(request.headroom_fraction)
     yield from whole("multiple_of", request.multiple_of, 1, LARGEST_MULTIPLE, unset=True)
     yield from whole("max_batch_size", request.max_batch_size, 1, LARGEST_BATCH, unset=True)
+    yield from _confidence(request.confidence)
 
 
 def _plan_accumulation(request: PlanAccumulationRequest) -> Violations:
@@ -61,6 +66,7 @@ def _plan_accumulation(request: PlanAccumulationRequest) -> Violations:
     yield from whole("global_batch_size", request.global_batch_size, 1, LARGEST_GLOBAL_BATCH)
     yield from _data_parallel(request.global_batch_size, request.data_parallel_size)
     yield from _headroom(request.headroom_fraction)
+    yield from _confidence(request.confidence)
 
 
 def _plan_job(request: PlanJobRequest) -> Violations:
@@ -70,6 +76,7 @@ def _plan_job(request: PlanJobRequest) -> Violations:
     yield from whole("global_batch_size", size, 1, LARGEST_GLOBAL_BATCH, unset=True)
     yield from _data_parallel(size, request.data_parallel_size)
     yield from _headroom(request.headroom_fraction)
+    yield from _confidence(request.confidence)
 
 
 def _gpus(gpus: Sequence[GpuTarget]) -> Violations:
@@ -97,6 +104,15 @@ def _data_parallel(global_batch_size: int, data_parallel_size: int) -> Violation
 
 def _headroom(value: float | None) -> Violations:
     return fraction("headroom_fraction", value, high=LARGEST_HEADROOM, closed=True)
+
+
+def _confidence(value: float) -> Violations:
+    """From the lowest to the highest; 0 for "not given"."""
+    if value == 0 or LOWEST_CONFIDENCE <= value <= HIGHEST_CONFIDENCE:
+        return
+    wrong = f"must be a number from {LOWEST_CONFIDENCE} to {HIGHEST_CONFIDENCE}, not {value}"
+    why = ": there are not enough measurements for more" if value > HIGHEST_CONFIDENCE else ""
+    yield Violation("confidence", f"{wrong}{why}.")
 
 
 def _page(request: ListGpuTypesRequest | ListModelsRequest) -> Violations:

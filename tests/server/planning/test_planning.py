@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from timelines import MIB, Fixed, gpu, job, target
 
@@ -23,6 +23,16 @@ LAYERS = st.lists(
     st.tuples(st.integers(4, 64 * MIB), st.integers(16, 4 * MIB)), min_size=1, max_size=6
 ).map(tuple)
 MEMORY = st.integers(400 * MIB, 24 << 30)
+CONFIDENCES = (0.5, 0.9, 0.93, 0.95, 0.98, 0.99)
+TRAITS = ((), ("unfused_attention",), ("recurrent",))
+BORDERS = (
+    (28099900, 2247164),
+    (62672798, 1651610),
+    (20206161, 3767840),
+    (14723187, 2653875),
+    (20311940, 2303205),
+)
+"""Layers whose reserved bytes fall between batch 4 and 7."""
 
 
 @given(LAYERS, st.integers(1, 300))
@@ -34,6 +44,61 @@ def test_the_breakdown_adds_up_exactly(layers: tuple[tuple[int, int], ...], batc
     assert min(parts) >= 0
     assert estimate.lower_bound_bytes <= estimate.device_used_bytes <= estimate.upper_bound_bytes
     assert estimate.breakdown.parameter_bytes == estimate.model_state.parameter_bytes
+
+
+@given(LAYERS, st.integers(1, 300), st.sampled_from(TRAITS))
+@settings(max_examples=40, deadline=None)
+def test_more_confidence_never_gives_tighter_bounds(
+    layers: tuple[tuple[int, int], ...], batch: int, traits: tuple[str, ...]
+) -> None:
+    timelines = Fixed(layers, traits)
+    found = [
+        estimate_memory(timelines, job(batch), gpu(8 << 30), confidence=c) for c in CONFIDENCES
+    ]
+    assert [e.confidence for e in found] == [0.9, 0.9, 0.95, 0.95, 0.98, 0.99]
+    uppers = [e.upper_bound_bytes for e in found]
+    lowers = [e.lower_bound_bytes for e in found]
+    assert uppers == sorted(uppers)
+    assert lowers == sorted(lowers, reverse=True)
+    assert len({e.device_used_bytes for e in found}) == 1
+
+
+@given(LAYERS, MEMORY, st.integers(1, 300), st.sampled_from(TRAITS))
+@settings(max_examples=40, deadline=None, derandomize=True)
+@example(layers=BORDERS, memory=991_193_317, batch=8, traits=())
+def test_more_confidence_never_gives_more(
+    layers: tuple[tuple[int, int], ...], memory: int, batch: int, traits: tuple[str, ...]
+) -> None:
+    timelines, asked = Fixed(layers, traits), target(memory)
+    batches, plans, decided = [], [], []
+    for c in CONFIDENCES:
+        (found,) = recommend_batch_sizes(timelines, job(), [asked], confidence=c)
+        plan = plan_accumulation(timelines, job(0), asked, global_batch_size=512, confidence=c)
+        (placement,) = place(timelines, job(batch), [asked], confidence=c)
+        estimate = estimate_memory(timelines, job(batch), asked.gpu_type, confidence=c)
+        assert {found.confidence, plan.confidence, placement.confidence} == {estimate.confidence}
+        batches.append(found.recommended_batch_size)
+        plans.append(plan.feasible)
+        decided.append(placement.verdict)
+    assert batches == sorted(batches, reverse=True)
+    assert plans == sorted(plans, reverse=True)
+    first = decided[0]  # more confidence may only lose it
+    assert decided in [[first] * n + [Verdict.UNCERTAIN] * (6 - n) for n in range(7)]
+
+
+def test_a_verdict_may_need_less_confidence() -> None:
+    timelines, large = Fixed(traits=("recurrent",)), gpu(80 << 30, "large")
+    low, high = (
+        estimate_memory(timelines, job(512), large, confidence=c).upper_bound_bytes
+        for c in (0.9, 0.99)
+    )
+    between = target((low + high) // 2)
+    fits, uncertain = (
+        place(timelines, job(512), [between], confidence=c, catalog=[large])[0] for c in (0.9, 0.99)
+    )
+    assert (fits.verdict, uncertain.verdict) == (Verdict.FITS, Verdict.UNCERTAIN)
+    assert fits.upper_bound_bytes == low < high == uncertain.upper_bound_bytes
+    assert "large" in {remedy.gpu_type for remedy in uncertain.remedies}
 
 
 def test_the_largest_modules_come_first() -> None:

@@ -12,7 +12,7 @@ from timelines import network
 from memplan.types import GpuType
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.planning import uncertainty
-from memplan_server.planning.uncertainty import FAMILIES, Margin
+from memplan_server.planning.uncertainty import CONFIDENCE, FAMILIES, Margin, Residuals
 from memplan_server.timeline import Convolution, Timeline
 
 CATALOG = GpuCatalog.load()
@@ -87,6 +87,55 @@ def test_an_estimated_context_widens_both_bounds() -> None:
     known, unsure = (uncertainty.bounds(timeline(), g, 10 << 30) for g in (L40S, guessed))
     assert unsure.upper_bytes - known.upper_bytes == guessed.context_bytes // 2
     assert known.lower_bytes - unsure.lower_bytes == guessed.context_bytes // 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "held"), [(0.5, 0.9), (0.9, 0.9), (0.91, 0.95), (0.96, 0.98), (0.99, 0.99)]
+)
+def test_a_confidence_without_quantiles_gets_the_next_above(asked: float, held: float) -> None:
+    assert uncertainty.held_confidence(asked) == held
+    for made in (timeline(), timeline(STEM, BLOCK), timeline(traits=("recurrent",))):
+        assert uncertainty.margin(made, A100, asked) == uncertainty.margin(made, A100, held)
+
+
+def test_the_default_is_the_highest_confidence() -> None:
+    assert uncertainty.margin(timeline(), A100) == uncertainty.margin(timeline(), A100, CONFIDENCE)
+    assert uncertainty.confidences_from(CONFIDENCE) == (CONFIDENCE,)
+
+
+GOOD = """
+slack_mib = 10
+[dense]
+above = { "0.90" = 0.02, "0.99" = 0.04 }
+below = { "0.99" = 0.03, "0.90" = 0.01 }
+[convolution]
+above = { "0.90" = 0.01, "0.99" = 0.20 }
+below = { "0.90" = 0.00, "0.99" = 0.00 }
+"""
+
+
+def test_residuals_are_read_and_what_is_missing_is_the_worst_doubled() -> None:
+    found = Residuals.parse(GOOD)
+    assert (found.slack_bytes, found.confidences) == (10 << 20, (0.9, 0.99))
+    assert found.quantiles["dense"] == {0.9: (0.02, 0.01), 0.99: (0.04, 0.03)}
+    assert found.quantiles["unmeasured"] == {0.9: (0.04, 0.02), 0.99: (0.4, 0.06)}
+    assert found.quantiles.keys() == FAMILIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("good", "wrong"),
+    [
+        ('"0.99" = 0.04', '"0.99" = 0.01'),  # falls
+        ('"0.90" = 0.01, "0.99" = 0.20', '"0.90" = -0.01, "0.99" = 0.20'),  # negative
+        ('"0.99" = 0.03, "0.90" = 0.01', '"0.99" = 0.03'),  # one side has fewer
+        ('"0.90"', '"0.91"'),  # not the same in all families
+        ('"0.99"', '"0.98"'),  # not the default's
+    ],
+)
+def test_residuals_that_make_no_sense_are_not_loaded(good: str, wrong: str) -> None:
+    everywhere = -1 if good == '"0.99"' else 1
+    with pytest.raises(AssertionError):
+        Residuals.parse(GOOD.replace(good, wrong, everywhere))
 
 
 @given(

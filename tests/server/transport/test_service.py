@@ -73,6 +73,34 @@ def test_kept_answers_equal_fresh_ones(start: Starter) -> None:
     assert again.metric('memplan_workers{state="stopped"}') == 1  # none was needed
 
 
+def test_bounds_have_the_confidence_asked_for(fake: Served) -> None:
+    request, upper = plan(), {}
+    for asked, held in ((0.0, 0.99), (0.99, 0.99), (0.93, 0.95), (0.5, 0.9)):
+        request.confidence = asked
+        found = fake.call("PlanJob", request)
+        answers = (found.estimate, *found.batch_sizes, found.accumulation, *found.placements)
+        assert {answer.confidence for answer in answers} == {held}
+        alone = pb.EstimateMemoryRequest(job=request.job, gpu_type="nvidia-t4", confidence=asked)
+        assert fake.call("EstimateMemory", alone).estimate == found.estimate
+        upper[asked] = found.estimate.upper_bound_bytes
+    assert upper[0.0] == upper[0.99] >= upper[0.93] >= upper[0.5]
+    others = (
+        ("RecommendBatchSize", pb.RecommendBatchSizeRequest(job=job("ok"), confidence=0.9)),
+        (
+            "PlanAccumulation",
+            pb.PlanAccumulationRequest(
+                job=job("ok"), gpu=request.gpus[0], global_batch_size=64, confidence=0.9
+            ),
+        ),
+    )
+    for method, other in others:
+        answer = fake.call(method, other)
+        found = getattr(answer, "batch_sizes", None) or [answer.accumulation]
+        assert {one.confidence for one in found} == {0.9}
+        other.confidence = 0.995
+        assert fake.refusal(method, other).fields == {"confidence"}
+
+
 def test_all_violations_arrive(fake: Served) -> None:
     request = plan()
     request.job.micro_batch_size = -(2**62)

@@ -287,6 +287,14 @@ WRONG_REQUESTS = [
     (PlanJobRequest(job=resnet(), data_parallel_size=2**20 + 1), "data_parallel_size"),
     (PlanJobRequest(job=resnet(), headroom_fraction=0.91), "headroom_fraction"),
     (PlanJobRequest(job=resnet(), headroom_fraction=math.nan), "headroom_fraction"),
+    (EstimateMemoryRequest(job=resnet(), confidence=0.991), "confidence"),
+    (PlanJobRequest(job=resnet(), confidence=0.49), "confidence"),
+    (PlanJobRequest(job=resnet(), confidence=math.nan), "confidence"),
+    (RecommendBatchSizeRequest(job=resnet(), confidence=95.0), "confidence"),
+    (
+        PlanAccumulationRequest(job=resnet(), gpu=A100, global_batch_size=1, confidence=-0.9),
+        "confidence",
+    ),
     (PlanAccumulationRequest(job=resnet(), gpu=A100), "global_batch_size"),
     (PlanAccumulationRequest(job=resnet(), global_batch_size=1), "gpu.gpu_type"),
     (RecommendBatchSizeRequest(job=resnet(), multiple_of=4097), "multiple_of"),
@@ -312,6 +320,20 @@ def test_one_wrong_place_is_named(job: TrainingJob, path: str) -> None:
 @pytest.mark.parametrize(("request_", "path"), WRONG_REQUESTS)
 def test_one_wrong_place_of_a_request_is_named(request_: object, path: str) -> None:
     assert paths(request_) == [path]
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.5, 0.95, 0.99])
+def test_confidences_that_there_are_measurements_for_pass(confidence: float) -> None:
+    assert paths(PlanJobRequest(job=resnet(), confidence=confidence)) == []
+
+
+def test_a_confidence_that_is_too_high_is_refused_with_the_reason() -> None:
+    with pytest.raises(InvalidJob) as refused:
+        check(EstimateMemoryRequest(job=resnet(), confidence=0.999))
+    (violation,) = refused.value.violations
+    assert violation.description == (
+        "must be a number from 0.5 to 0.99, not 0.999: there are not enough measurements for more."
+    )
 
 
 def test_the_batch_size_may_be_left_to_those_who_find_it() -> None:
