@@ -23,7 +23,7 @@ model: torchvision/resnet18
 inputs: [3x64x64]
 optimizer: adam
 batch_size: 64
-gpus: [nvidia-t4, "nvidia-t4:300MiB"]
+gpus: [nvidia-t4, "nvidia-t4:150MiB"]
 global_batch_size: 1000
 """
 PARAMETERS = 11_689_512  # torchvision's documentation
@@ -85,7 +85,7 @@ def test_the_second_time_is_quick(cache: Path, job: Path) -> None:
 
 
 def test_nothing_fits(cache: Path, job: Path) -> None:
-    code, out, _ = finish(start(cache, "plan", "-f", job, "--gpu", "nvidia-t4:300MiB"))
+    code, out, _ = finish(start(cache, "plan", "-f", job, "--gpu", "nvidia-t4:150MiB"))
     assert code == 3
     assert "does not fit" in out
 
