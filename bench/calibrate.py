@@ -115,8 +115,19 @@ def residual(item: Scored) -> Residual:
 def quantile(values: Iterable[float], confidence: float) -> float:
     """The ceil((n + 1) c)-th smallest of n; the largest where n is too small for c."""
     ordered = sorted(values)
-    rank = math.ceil((len(ordered) + 1) * confidence)
-    return ordered[min(rank, len(ordered)) - 1]
+    return ordered[min(_rank(len(ordered), confidence), len(ordered)) - 1]
+
+
+def _rank(count: int, confidence: float) -> int:
+    return math.ceil((count + 1) * confidence)
+
+
+def _margin(some: Sequence[float], everybodys: Sequence[float], confidence: float) -> float:
+    """The family's quantile; where it has too few rows for it, no less than that of all rows."""
+    own = quantile(some, confidence)
+    if _rank(len(some), confidence) <= len(some):
+        return own
+    return max(own, quantile(everybodys, confidence))
 
 
 def document(found: Sequence[Residual], left_out: int) -> str:
@@ -130,8 +141,8 @@ def document(found: Sequence[Residual], left_out: int) -> str:
         some = [r for r in found if r.family == name]
         if some:
             lines += ["", f"[{name}]", f"rows = {len(some)}", f"models = {_models(some)}"]
-            lines += [_table("above", [r.above for r in some])]
-            lines += [_table("below", [r.below for r in some])]
+            lines += [_table("above", [r.above for r in some], [r.above for r in found])]
+            lines += [_table("below", [r.below for r in some], [r.below for r in found])]
     return "\n".join(lines) + "\n"
 
 
@@ -139,8 +150,8 @@ def _models(some: Sequence[Residual]) -> int:
     return len({r.model for r in some})
 
 
-def _table(name: str, values: Sequence[float]) -> str:
-    quantiles = (f'"{c:.2f}" = {quantile(values, c):.3f}' for c in CONFIDENCES)
+def _table(name: str, values: Sequence[float], everybodys: Sequence[float]) -> str:
+    quantiles = (f'"{c:.2f}" = {_margin(values, everybodys, c):.3f}' for c in CONFIDENCES)
     return f"{name} = {{ {', '.join(quantiles)} }}"
 
 

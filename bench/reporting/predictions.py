@@ -19,7 +19,7 @@ from memplan_server.errors import MemplanError
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.gpus.libraries import capability, kernel_class
 from memplan_server.models import BuiltModel
-from memplan_server.planning import estimate_memory
+from memplan_server.planning import estimate_memory, uncertainty
 from memplan_server.planning.probe import Probe
 from memplan_server.simulate import worker
 from memplan_server.timeline import Timeline
@@ -39,6 +39,8 @@ class Prediction:
     """The kind of model: the table's word, or one of `families.DERIVED`."""
     traits: tuple[str, ...] = ()
     """Those of the timeline."""
+    bounds_family: str = ""
+    """The family whose margins the bounds have; see `planning.uncertainty`."""
     parameter_count: int
     peak_allocated_bytes: int
     peak_reserved_bytes: int
@@ -134,7 +136,7 @@ def _predict_job(work: _Work) -> list[Outcome]:
             outcomes.append(Outcome(row=row, prediction=None, reason=said))
             continue
         try:
-            prediction = _predict(row, timelines, catalog.get(row.gpu_type))
+            prediction = _predict(row, timelines, _gpu_type(row, catalog))
             outcomes.append(Outcome(row=row, prediction=prediction))
         except MemplanError as error:
             outcomes.append(Outcome(row=row, prediction=None, reason=str(error)))
@@ -144,6 +146,14 @@ def _predict_job(work: _Work) -> list[Outcome]:
     first = answered[0].row
     timeline = timelines.get(first.job, catalog.get(first.gpu_type))
     return _completed(outcomes, timeline, with_peers=with_peers)
+
+
+def _gpu_type(row: Row, catalog: GpuCatalog) -> GpuType:
+    """The row's GPU type, with the context of the software it ran with."""
+    gpu_type = catalog.get(row.gpu_type)
+    if row.context_bytes is None:
+        return gpu_type
+    return replace(gpu_type, context_bytes=row.context_bytes)
 
 
 def _predict(row: Row, timelines: Traced, gpu_type: GpuType) -> Prediction:
@@ -159,6 +169,7 @@ def _predict(row: Row, timelines: Traced, gpu_type: GpuType) -> Prediction:
         confidence=estimate.confidence,
         kept_bytes=gpu_type.total_bytes - gpu_type.usable_bytes,
         capacity_bytes=gpu_type.usable_bytes,
+        bounds_family=uncertainty.family(timelines.get(row.job, gpu_type), gpu_type),
         fits=probe.fits(row.job.micro_batch_size, gpu_type.usable_bytes),
     )
 
