@@ -36,6 +36,7 @@ SPOILED = 0.15
 """Share by which a row may be off its model's line."""
 
 _MIB = 1 << 20
+_TOLERATED = 0.005
 _OUT = Path("server/memplan_server/planning/residuals.toml")
 
 
@@ -123,9 +124,12 @@ def _rank(count: int, confidence: float) -> int:
 
 
 def _margin(some: Sequence[float], everybodys: Sequence[float], confidence: float) -> float:
-    """The family's quantile; where it has too few rows for it, no less than that of all rows."""
+    """The family's quantile; where it has too few rows for it, no less than that of all rows.
+
+    The largest of n holds for the next with probability n / (n + 1).
+    """
     own = quantile(some, confidence)
-    if _rank(len(some), confidence) <= len(some):
+    if len(some) / (len(some) + 1) >= confidence - _TOLERATED:
         return own
     return max(own, quantile(everybodys, confidence))
 

@@ -1,0 +1,87 @@
+"""What the margins are taken from, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+import calibrate
+from calibrate import Residual
+from measured import TIMM_A100, Row
+from memplan.types import TrainingJob
+from memplan_server.planning.uncertainty import Residuals
+from reporting.predictions import Prediction
+from reporting.scores import Scored
+
+MIB = 1 << 20
+PREDICTION = Prediction(
+    parameter_count=1,
+    bounds_family="convolution",
+    peak_allocated_bytes=0,
+    peak_reserved_bytes=1000 * MIB,
+    device_used_bytes=1500 * MIB,
+    lower_bound_bytes=0,
+    upper_bound_bytes=0,
+    confidence=0.99,
+    kept_bytes=0,
+    capacity_bytes=0,
+    fits=True,
+)
+
+
+def item(batch_size: int, measured_mib: int, model: str = "m") -> Scored:
+    row = Row(
+        table=TIMM_A100,
+        model=model,
+        gpu_type="nvidia-a100-40gb",
+        job=TrainingJob(micro_batch_size=batch_size),
+        driver_used_bytes=measured_mib * MIB,
+    )
+    return Scored(row=row, prediction=PREDICTION)
+
+
+def batch_sizes(items: Sequence[Scored]) -> list[int]:
+    return [i.row.job.micro_batch_size for i in items]
+
+
+def test_a_row_off_its_models_line_is_left_out() -> None:
+    line = [item(b, 1000 + 10 * b) for b in (8, 16, 32, 64, 128)]
+    assert calibrate.sound(line) == line
+    spoiled = [*line[:2], item(32, 2000), *line[3:]]
+    assert batch_sizes(calibrate.sound(spoiled)) == [8, 16, 64, 128]
+
+
+def test_models_with_fewer_than_three_rows_cannot_be_judged() -> None:
+    assert calibrate.sound([item(8, 1000), item(16, 2000)]) == []
+
+
+def test_residuals_leave_the_slack_out() -> None:
+    above = calibrate.residual(item(8, 1500 + calibrate.SLACK_MIB + 50))
+    assert (above.above, above.below) == (pytest.approx(0.05), 0)
+    below = calibrate.residual(item(8, 1500 - calibrate.SLACK_MIB - 20))
+    assert (below.above, below.below) == (0, pytest.approx(0.02))
+    assert calibrate.residual(item(8, 1550)).above == 0
+
+
+def test_quantiles_are_those_of_split_conformal_prediction() -> None:
+    hundred = [n / 100 for n in range(100)]
+    assert calibrate.quantile(hundred, 0.9) == 0.90  # the 91st of 100: ceil(101 x 0.9)
+    assert calibrate.quantile(hundred, 0.99) == 0.99
+    assert calibrate.quantile([0.1, 0.2], 0.99) == 0.2
+
+
+def test_the_document_is_what_the_bounds_read_and_small_families_lean_on_all_rows() -> None:
+    many = [
+        Residual(family="convolution", model=f"m{n}", above=n / 1000, below=0) for n in range(200)
+    ]
+    few = [replace(many[0], family="unfused_attention", model="few")] * 3
+    dense = [replace(r, family="dense", above=r.above / 10) for r in many]
+    text = calibrate.document([*many, *dense, *few], left_out=7)
+    assert "Left out: 7 rows" in text
+    residuals = Residuals.parse(text)
+    margins = {name: by_confidence[0.99][0] for name, by_confidence in residuals.quantiles.items()}
+    assert margins["convolution"] == pytest.approx(0.198)
+    assert margins["dense"] == pytest.approx(0.020, abs=0.001)
+    assert margins["unfused_attention"] >= 0.19
