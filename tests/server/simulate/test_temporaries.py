@@ -1,0 +1,83 @@
+"""Copies and buffers of CUDA's kernels: made where they are needed, and gone afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn import functional
+
+from memplan_server.simulate import device
+from memplan_server.simulate.recorder import Recorder
+from memplan_server.timeline import Phase
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+def layer_norm(x: torch.Tensor) -> torch.Tensor:
+    return functional.layer_norm(x, x.shape[-1:])
+
+
+def softmax(x: torch.Tensor) -> torch.Tensor:
+    return x.softmax(-1)
+
+
+def log_softmax(x: torch.Tensor) -> torch.Tensor:
+    return x.log_softmax(-1)
+
+
+def executed(function: Function, shape: tuple[int, ...], *, permuted: bool) -> list[list[int]]:
+    """Bytes of the allocations in forward, and in backward, that did not outlive it."""
+    recorder = Recorder(device.register())
+    temporary: list[list[int]] = []
+    with recorder:
+        x = torch.empty(shape, device=device.register()).requires_grad_()
+        seen = x.transpose(0, 1) if permuted else x
+        upper = torch.empty(seen.shape, device=device.register())
+        upper = upper.transpose(0, 1).contiguous().transpose(0, 1) if permuted else upper
+        events = recorder.recording.events
+
+        def ended(start: int) -> list[int]:
+            done = events[start:]
+            made = [e for e in done if e >= 0 and ~e in done]
+            return sorted(recorder.recording.storages[e].nbytes for e in made)
+
+        start = len(events)
+        result = function(seen)
+        temporary.append(ended(start))
+        recorder.enter(Phase.BACKWARD, 0)
+        start = len(events)
+        gradient = torch.autograd.grad(result, x, upper)
+        temporary.append(ended(start))
+        assert gradient[0].shape == x.shape
+    return temporary
+
+
+@pytest.mark.parametrize(
+    ("function", "copies"), [(layer_norm, (1, 2)), (softmax, (1, 1)), (log_softmax, (1, 1))]
+)
+def test_what_is_not_contiguous_is_copied(function: Function, copies: tuple[int, int]) -> None:
+    shape, size = (6, 4, 8), 6 * 4 * 8 * 4
+    forward, backward = executed(function, shape, permuted=True)
+    assert (forward.count(size), backward.count(size)) == copies
+    forward, backward = executed(function, shape, permuted=False)
+    assert forward == []
+    assert size not in backward
+
+
+def test_gradients_of_attention_have_buffers_of_their_own() -> None:
+    batch, heads, length, head_dim = 2, 3, 100, 64
+    recorder = Recorder(device.register())
+    with recorder:
+        q, k, v = (
+            torch.empty(
+                batch, heads, length, head_dim, dtype=torch.bfloat16, device=device.register()
+            ).requires_grad_()
+            for _ in range(3)
+        )
+        functional.scaled_dot_product_attention(q, k, v).sum().backward()
+    sizes = [s.nbytes for s in recorder.recording.storages]
+    rows = batch * heads * 128  # lengths are rounded up
+    assert rows * 4 in sizes
+    assert rows * head_dim * 4 in sizes
