@@ -6,6 +6,7 @@ def test_something(job: TrainingJob) -> None: ...
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +27,7 @@ _PLAIN = _nested(_nested(_LEAVES))
 _MAX_LEVELS = 6
 
 
+@functools.cache
 def instances(cls: type[Any], *, level: int = 0) -> st.SearchStrategy[Any]:
     """Any instance of a dataclass of `memplan.types`, at most one member of each oneof set."""
     return _data(cls, level).map(lambda values: cls(**values))
