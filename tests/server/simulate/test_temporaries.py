@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from memplan_server.simulate import attention as simulated_attention
 from memplan_server.simulate import device
 from memplan_server.simulate.recorder import Recorder
 from memplan_server.timeline import Phase
@@ -68,6 +69,7 @@ def test_what_is_not_contiguous_is_copied(function: Function, copies: tuple[int,
 
 def test_gradients_of_attention_have_buffers_of_their_own() -> None:
     batch, heads, length, head_dim = 2, 3, 100, 64
+    simulated_attention.target((8, 0))  # flash attention
     recorder = Recorder(device.register())
     with recorder:
         q, k, v = (
