@@ -22,6 +22,10 @@ from memplan.errors import (
 __all__ = ["report"]
 
 
+_LISTINGS = {"GPU type": "memplan gpus SEARCH", "profile": "memplan profiles list"}
+"""Kind of a name that is not known: the command that lists those that are."""
+
+
 def report(error: MemplanError, name_of: Callable[[str], str], options: dict[str, Any]) -> None:
     """Print the error. `name_of` says what the user calls a field of the request."""
     click.echo(f"memplan: {_headline(error, options)}", err=True)
@@ -52,8 +56,8 @@ def _headline(error: MemplanError, options: dict[str, Any]) -> str:
 
 def _remedies(error: MemplanError, options: dict[str, Any]) -> list[str]:
     if isinstance(error, UnknownNameError):
-        listing = "memplan gpus" if "GPU" in error.kind else "memplan models"
-        return [f"`{listing} SEARCH` lists what can be named."]
+        listing = _LISTINGS.get(error.kind, "memplan models SEARCH")
+        return [f"`{listing}` lists what can be named."]
     if isinstance(error, DeadlineExceededError):
         return ["--timeout SECONDS waits longer."]
     if isinstance(error, LimitExceededError) and error.retry_after is not None:
