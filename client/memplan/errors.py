@@ -9,7 +9,7 @@
     ├── CancelledError            the call was cancelled
     ├── UnsupportedError          the server does not offer this, or has no such device
     ├── AccessDeniedError         the server does not let this client in
-    ├── UnavailableError          the server cannot be reached
+    ├── UnavailableError          the server, or a profiler behind it, cannot be reached
     └── ServerError               a defect of the server, or a process of it crashed; `incident_id`
                                   finds it in the server's log
 
@@ -122,7 +122,12 @@ class AccessDeniedError(MemplanError):
 
 
 class UnavailableError(MemplanError, ConnectionError):
-    """The server cannot be reached, also after retries."""
+    """The server, or a profiler behind it, cannot be reached, also after retries."""
+
+    def __init__(self, message: str, *, answered: bool = False, code: str = "") -> None:
+        super().__init__(message, code=code)
+        self.answered = answered
+        """Whether a server was reached and says so of its profilers."""
 
 
 class ServerError(MemplanError):

@@ -245,6 +245,20 @@ class TestErrors:
         assert caught.value.retry_after == 1.5
         assert len(planner.requests) == 1
 
+    def test_whether_it_is_the_server_that_is_unavailable(self, planner: FakePlanner) -> None:
+        with Client(planner.target, retries=0) as client:
+            info = error_details_pb2.ErrorInfo(reason="UNREACHABLE", domain="memplan")
+            planner.fail("PlanJob", grpc.StatusCode.UNAVAILABLE, info)
+            with pytest.raises(UnavailableError) as caught:
+                client.plan_job(JOB)
+            assert caught.value.answered
+        with (
+            Client(f"127.0.0.1:{free_port()}", retries=0) as client,
+            pytest.raises(UnavailableError) as caught,
+        ):
+            client.plan_job(JOB)
+        assert not caught.value.answered
+
     def test_incidents(self, client: Client, planner: FakePlanner) -> None:
         details = error_details_pb2.RequestInfo(request_id="abc")
         planner.fail("PlanJob", grpc.StatusCode.INTERNAL, details)

@@ -128,15 +128,16 @@ class TestProfile:
         for expected in (
             "a/b, batch 64, sgd, fp32\n",
             "Measured on NVIDIA A100-SXM4-40GB (nvidia-a100-40gb) of gpu-7 on 2026-01-31 08:15 UTC",
-            "               measured  estimated  off by\n",
-            "  allocated    5.59 GiB   5.59 GiB   +0.0%\n",
-            "  device used  6.68 GiB   6.18 GiB   -7.5%\n",
+            "                 measured  estimated  off by\n",
+            "  allocated      5.59 GiB   5.59 GiB   +0.0%\n",
+            "  CUDA context  450.0 MiB  450.0 MiB   +0.0%\n",
+            "  device used    6.68 GiB   6.18 GiB   -7.5%\n",
             "  The upper bound of 7.00 GiB held.\n",
             "  120.5 ms a step (119.0 ms to 125.0 ms); 531.1 samples/s; 3 steps after 2 to warm up",
             "  backward pass   6.00 GiB  7.00 GiB\n",
             "  - Another process used the GPU before.\n",
             "  driver 570.1, torch 2.11.0\n",
-            "  p-0\n",
+            "  p-0, job d41d\n",
         ):
             assert expected in text
 
@@ -215,7 +216,7 @@ class TestProfile:
         result = run("profile a/b")
         assert result.exit_code == 0
         assert "no estimate to compare with: told so" in result.stderr
-        assert "allocated    5.59 GiB\n" in result.stdout
+        assert "allocated      5.59 GiB\n" in result.stdout
         assert json.loads(run("profile a/b --json").stdout)["estimate"] is None
 
     def test_no_estimate_of_another_gpu_beside_an_unknown_one(
@@ -246,6 +247,12 @@ class TestProfile:
         result = run("profile a/b")
         assert (result.exit_code, result.stdout) == (code, "")
         assert "told so" in result.stderr
+
+    def test_no_profiler_answers(self, run: Run, planner: FakePlanner) -> None:
+        info = error_details_pb2.ErrorInfo(reason="UNREACHABLE", domain="memplan")
+        planner.fail("ProfileMemory", grpc.StatusCode.UNAVAILABLE, info, message="None answers.")
+        result = run("profile a/b")
+        assert (result.exit_code, result.stderr) == (4, "memplan: None answers.\n")
 
     def test_dry_run(self, run: Run, planner: FakePlanner) -> None:
         assert run("profile a/b --batch-size 2 --steps 9 --dry-run").stdout == (
@@ -349,7 +356,7 @@ class TestBesideEstimates:
         for line in ("plan a/b --measure 30", "estimate a/b"):
             text = run(line).stdout
             assert text.index("Memory on nvidia-a100-40gb") < text.index("Measured on NVIDIA A100")
-            assert "device used  6.68 GiB   6.18 GiB   -7.5%" in text
+            assert "device used    6.68 GiB   6.18 GiB   -7.5%" in text
             assert json.loads(run(f"{line} --json").stdout)["profile"] == to_dict(PROFILE)
 
     def test_another_batch_size_is_not_compared(self, run: Run, planner: FakePlanner) -> None:

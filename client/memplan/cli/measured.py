@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, timedelta
 
 from rich.console import Group, RenderableType
@@ -18,12 +18,13 @@ from memplan.types import (
 
 __all__ = ["beside", "overview", "page", "profile"]
 
-_FIGURES = {
-    "peak_allocated_bytes": "allocated",
-    "peak_reserved_bytes": "reserved",
-    "device_used_bytes": "device used",
+_FIGURES: dict[str, tuple[Callable[[MeasuredProfile], int], Callable[[MemoryEstimate], int]]] = {
+    "allocated": (lambda p: p.peak_allocated_bytes, lambda e: e.peak_allocated_bytes),
+    "reserved": (lambda p: p.peak_reserved_bytes, lambda e: e.peak_reserved_bytes),
+    "CUDA context": (lambda p: p.context_after_bytes, lambda e: e.breakdown.context_bytes),
+    "device used": (lambda p: p.device_used_bytes, lambda e: e.device_used_bytes),
 }
-"""Field of both a profile and an estimate: words."""
+"""What is compared, of a profile and of an estimate."""
 
 
 def profile(one: MeasuredProfile, estimate: MemoryEstimate | None, width: int) -> RenderableType:
@@ -48,7 +49,8 @@ def profile(one: MeasuredProfile, estimate: MemoryEstimate | None, width: int) -
     if versions:
         parts.append(section("Measured with", Text(versions)))
     if one.profile_id:
-        parts.append(section("Stored as", Text(one.profile_id)))
+        job = f", job {one.job_digest}" if one.job_digest else ""
+        parts.append(section("Stored as", Text(f"{one.profile_id}{job}")))
     return Group(*parts)
 
 
@@ -92,13 +94,13 @@ def _comparison(
 ) -> RenderableType:
     """Figures that were not measured (0) are left out."""
     rows = []
-    for name, words in _FIGURES.items():
-        found = getattr(one, name)
+    for words, (measured, estimated) in _FIGURES.items():
+        found = measured(one)
         if not found:
             continue
         row = [words, size(found)]
         if estimate is not None:
-            expected = getattr(estimate, name)
+            expected = estimated(estimate)
             # What a run that failed took is no figure of the job: nothing to compare.
             off = "" if one.out_of_memory else f"{expected / found - 1:+.1%}"
             row += [size(expected), off]

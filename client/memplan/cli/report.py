@@ -47,11 +47,16 @@ def _headline(error: MemplanError, options: dict[str, Any]) -> str:
     if isinstance(error, InvalidRequestError) and error.violations:
         count = len(error.violations)
         return f"the request has {'a mistake' if count == 1 else f'{count} mistakes'}:"
-    if isinstance(error, UnavailableError) and options.get("server"):
+    if _unreached(error, options):
         return f"the server at {options['server']} cannot be reached: {error.message}"
     if isinstance(error, DeadlineExceededError) and error.message == "Deadline Exceeded":
         return f"there is no answer after {options['timeout']:g} seconds."  # gRPC's own words
     return error.message
+
+
+def _unreached(error: MemplanError, options: dict[str, Any]) -> bool:
+    """Whether it is the server named that does not answer."""
+    return isinstance(error, UnavailableError) and not error.answered and bool(options["server"])
 
 
 def _remedies(error: MemplanError, options: dict[str, Any]) -> list[str]:
@@ -62,7 +67,7 @@ def _remedies(error: MemplanError, options: dict[str, Any]) -> list[str]:
         return ["--timeout SECONDS waits longer."]
     if isinstance(error, LimitExceededError) and error.retry_after is not None:
         return [f"Try again in {error.retry_after:g} seconds."]
-    if isinstance(error, UnavailableError) and options.get("server"):
+    if _unreached(error, options):
         from_environment = os.environ.get("MEMPLAN_SERVER") == options["server"]
         named = "MEMPLAN_SERVER" if from_environment else "--server"
         return [
