@@ -57,10 +57,12 @@ class Child:
         *arguments: Any,
         gated: bool = False,
         reporting: bool = False,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
         memory_limit_bytes: int | None = None,
     ) -> None:
-        """`environment` is added to this process's. The process may take `memory_limit_bytes`."""
+        """`environment` is this process's with these changes; None takes a variable away.
+
+        The process may take `memory_limit_bytes`."""
         self._connection, theirs = Pipe()
         watched, self._lifeline = os.pipe()
         try:
@@ -140,12 +142,13 @@ class Child:
 
 
 def _spawn(
-    theirs: Connection, watched: int, environment: Mapping[str, str]
+    theirs: Connection, watched: int, changes: Mapping[str, str | None]
 ) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(filter(None, sys.path))
+    changed = {**os.environ, **changes, "PYTHONPATH": path}
     return subprocess.Popen(
         [sys.executable, "-P", "-W", "ignore", "-c", _STARTER, str(theirs.fileno()), str(watched)],
-        env={**os.environ, **environment, "PYTHONPATH": path},
+        env={name: value for name, value in changed.items() if value is not None},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=[theirs.fileno(), watched],
