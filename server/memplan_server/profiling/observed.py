@@ -23,13 +23,14 @@ from memplan_server.errors import (
 from memplan_server.metrics import Metrics
 from memplan_server.profiling.interface import Asked, Profiler
 
-__all__ = ["ObservedProfiler", "Predict"]
+__all__ = ["PREDICTION_S", "ObservedProfiler", "Predict"]
 
 log = logging.getLogger(__name__)
 
 Predict = Callable[[MeasuredProfile], int]
 """The peak reserved bytes that the estimate says for what was measured."""
-_PREDICTION_S = 60.0
+PREDICTION_S = 60.0
+"""Longest time to wait for that."""
 
 _OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
     (GeneratorExit, "cancelled"),

@@ -72,7 +72,8 @@ class Remote:
     def profile(self, asked: Asked, call: Call) -> Iterator[ProfileMemoryResponse]:
         """What it streams. Raises _Elsewhere, or what ends the profile for good."""
         self._check_health(call)
-        stream = MemoryPlannerStub(self._channel).ProfileMemory(
+        stub = MemoryPlannerStub(self._channel)  # type: ignore[no-untyped-call]
+        stream = stub.ProfileMemory(
             to_proto(_request(asked)),
             timeout=call.remaining_s(),
             metadata=((FORWARDED, "1"),),
