@@ -69,7 +69,7 @@ def test_names_follow_the_conventions() -> None:
         assert metric.name.startswith("memplan_")
         assert metric.documentation.endswith(".")
         if metric.type == "histogram":
-            assert metric.name.endswith("_seconds")
+            assert metric.name.endswith(("_seconds", "_ratio"))
 
 
 def nvml(count: int, error: type[Exception] = RuntimeError) -> Any:
