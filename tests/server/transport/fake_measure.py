@@ -10,14 +10,16 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from memplan.types import ProfileStage
 from memplan_server.errors import InvalidJob, Violation
-from memplan_server.measure.measurement import Gpu, Measurement
+from memplan_server.measure.measurement import Gpu, Measurement, OutOfMemory, StepSeconds
 from memplan_server.measure.profiled import Profiled
 from memplan_server.measure.request import Progress, Report, Request
 
 MIB = 1 << 20
+ROOM, KNEE = 1000, 300
 
 
 def measure(request: Request, report: Report) -> Profiled:
@@ -38,13 +40,15 @@ def measure(request: Request, report: Report) -> Profiled:
                 peak_allocated_bytes=size * MIB,
             )
         )
+    on_gpu = _on_gpu(size) if request.device_type == "cuda" else {}
     return Profiled(
         measurement=Measurement(
             device_type=request.device_type,
-            gpu=Gpu(name="cpu"),
-            library_versions={"torch": "2.0"},
+            gpu=Gpu(name="made up", driver_version="595.1"),
+            library_versions={"torch": "2.0", "visible": os.environ["CUDA_VISIBLE_DEVICES"]},
             peak_allocated_bytes=size * MIB,
             peak_reserved_bytes=size * 2 * MIB,
+            **on_gpu,
         ),
         micro_batch_size=size,
         warmup_step_count=request.warmup_steps,
@@ -52,6 +56,19 @@ def measure(request: Request, report: Report) -> Profiled:
         memory_limit_bytes=request.memory_limit_bytes,
         notes=("Made up.",),
     )
+
+
+def _on_gpu(size: int) -> dict[str, Any]:
+    """A GPU with room for `ROOM` samples, on which batches of `KNEE` are as fast as any."""
+    if size > ROOM:
+        return {"out_of_memory": OutOfMemory(requested_bytes=7, phase="forward", step=0)}
+    seconds = max(size, KNEE) / 1000
+    return {
+        "step_seconds": StepSeconds(median=seconds, p10=seconds / 2, p90=seconds * 2),
+        "context_before_bytes": 400 * MIB,
+        "context_after_bytes": 500 * MIB,
+        "device_used_bytes": 600 * MIB,
+    }
 
 
 def _misbehave(how: str) -> None:
