@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from typing import Any
 from memplan_server.errors import MemplanError, WorkerFailure
 from memplan_server.worker_process import prefer_for_oom_kill
 
-__all__ = ["Answer", "Kind", "Start", "main"]
+__all__ = ["STARTED", "Answer", "Kind", "Start", "main"]
+
+STARTED = time.monotonic()
+"""When this process began, all but."""
 
 
 class Kind(Enum):

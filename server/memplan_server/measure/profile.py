@@ -16,12 +16,14 @@ from pathlib import Path
 from memplan.types import MemoryPoint, PhasePeak, ProfileStage
 from memplan_server.errors import InvalidJob, LimitExceeded, NoDevice
 from memplan_server.measure import cuda
+from memplan_server.measure.child_process import STARTED
 from memplan_server.measure.curve import Replayed, curve_of, replay_events
 from memplan_server.measure.events import Events
 from memplan_server.measure.measurement import OutOfMemory
 from memplan_server.measure.profiled import Profiled
 from memplan_server.measure.request import Progress, Report, Request
 from memplan_server.measure.run import Outcome, run
+from memplan_server.models.construction import first_line
 from memplan_server.timeline import Phase
 
 __all__ = ["ON_THE_CPU", "largest_affordable", "profile"]
@@ -41,6 +43,8 @@ _FIRST_BATCH = 2
 _NICENESS = 10
 _HOST_ALLOCATOR = "DefaultCPUAllocator"
 _NO_KERNEL = "not implemented for"
+_BUSY = "busy or unavailable"
+_RETRY_AFTER_S = 30.0
 
 
 def profile(request: Request, report: Report) -> Profiled:
@@ -50,12 +54,22 @@ def profile(request: Request, report: Report) -> Profiled:
     or has no kernel for it, and `LimitExceeded` when the host's memory is too small.
     """
     report(Progress(stage=ProfileStage.BUILDING, micro_batch_size=request.job.micro_batch_size))
-    if request.device_type == "cpu":
-        return _on_the_cpu(request, report)
+    if request.time_limit_s:  # importing torch has taken a part
+        left = request.time_limit_s - (time.monotonic() - STARTED)
+        request = replace(request, time_limit_s=max(0.1, left))
+    return (_on_the_cpu if request.device_type == "cpu" else _on_cuda)(request, report)
+
+
+def _on_cuda(request: Request, report: Report) -> Profiled:
     why = cuda.why_not_available()
     if why:
         raise NoDevice(why)
-    outcome = run(replace(request, history=True), report=report)
+    try:
+        outcome = run(replace(request, history=True), report=report)
+    except RuntimeError as error:  # CUDA does not start, or the driver is gone: not the job's fault
+        busy = cuda.is_out_of_memory(error) or _BUSY in str(error)
+        said = f"The GPU cannot be used: {first_line(error)}"
+        raise LimitExceeded(said, _RETRY_AFTER_S) if busy else NoDevice(said) from error
     seen, notes = outcome.seen, _said(outcome.measurement.notes)
     curve: tuple[MemoryPoint, ...] = ()
     if seen.history is not None and seen.events is not None:

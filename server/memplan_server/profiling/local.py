@@ -105,6 +105,7 @@ class LocalProfiler:
             yield from self._queued(place, call)
             assert place.device is not None
             yield from self._until_free(place.device, asked, call)
+            place.measuring, place.began = True, time.monotonic()
             yield from self._on(place.device, asked, call)
 
     def _suits(self, asked: Asked, device: Device) -> bool:
@@ -127,7 +128,7 @@ class LocalProfiler:
     def _refuse_if_all_are_used(self, asked: Asked) -> None:
         """Before the queue, so that nobody waits in it in vain."""
         found = [d for d in self.queue.devices if self._suits(asked, d)]
-        obstacles = [self._obstacle(d) for d in found if not self.queue.is_running(d)]
+        obstacles = [self._obstacle(d) for d in found if not self.queue.is_measuring(d)]
         if len(obstacles) == len(found) and all(obstacles):
             raise LimitExceeded(obstacles[0], RETRY_AFTER_S)
 

@@ -37,6 +37,8 @@ class Place:
     arrival: int
     device: Device | None = None
     began: float = 0.0
+    measuring: bool = False
+    """Whether its process runs: before, others may be on the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,10 @@ class DeviceQueue:
         with self._changed:
             return None if place.device is not None else self._standing(place)
 
-    def is_running(self, device: Device) -> bool:
-        """Whether a job has it."""
+    def is_measuring(self, device: Device) -> bool:
+        """Whether the process of a job runs on it."""
         with self._changed:
-            return device in self._running
+            return device in self._running and self._running[device].measuring
 
     def pause(self, seconds: float) -> None:
         """Wait so long, or until something changes."""

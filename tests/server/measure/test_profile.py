@@ -265,11 +265,14 @@ def test_what_the_cpu_took_is_what_is_estimated(name: str) -> None:
     assert found.micro_batch_size == job.micro_batch_size
     estimate = planning.estimate_memory(Traced(), job, GPU)
     measured = found.measurement.peak_allocated_bytes
-    print(name, measured, estimate.peak_allocated_bytes, without_workspaces(job))
+    # The one exception, of every model: workspaces of cuBLAS and cuDNN, of which a CPU has none.
+    # They make 1 to 15 % of these small jobs.
     assert without_workspaces(job) == pytest.approx(measured, rel=0.01)
+    assert measured <= estimate.peak_allocated_bytes
 
 
 def without_workspaces(job: TrainingJob) -> int:
+    """The estimate's peak allocated bytes on a GPU whose libraries need no workspaces."""
     timeline = Traced().get(job, GPU)
     sizes = timeline.sizes(job.micro_batch_size)
     sizes[list(timeline.workspaces)] = 0

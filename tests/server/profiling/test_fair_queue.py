@@ -49,7 +49,8 @@ def test_devices_are_given_to_those_who_can_use_them() -> None:
             assert standing is not None
             assert standing.position == 1
             assert 9 < standing.expected_s <= 10
-    assert not queue.is_running(ONE)
+    with place(queue, "d", ONE) as next_one:
+        assert next_one.device is ONE
 
 
 def test_expected_waits_add_up() -> None:
@@ -79,4 +80,5 @@ def test_a_block_that_fails_gives_its_place_back() -> None:
     with pytest.raises(RuntimeError), place(queue, "a"), place(queue, "b"):
         raise RuntimeError
     assert len(queue) == 0
-    assert not queue.is_running(ONE)
+    with place(queue, "c") as next_one:
+        assert next_one.device is ONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import fake_measure
@@ -84,6 +85,14 @@ def test_one_may_wait_for_a_gpu(with_gpu: Served, gpu: Gpu) -> None:
     assert list(stream)[-1].HasField("profile")
 
 
+def test_who_does_not_wait_is_refused_although_somebody_does(with_gpu: Served, gpu: Gpu) -> None:
+    gpu.processes = [77]
+    stream = with_gpu.stub.ProfileMemory(request(wait_for_gpu=True), timeout=SOON_S)
+    next(stream)
+    assert refusal(with_gpu).code is CODE.RESOURCE_EXHAUSTED
+    stream.cancel()
+
+
 def test_who_waits_for_a_gpu_may_leave(with_gpu: Served, gpu: Gpu) -> None:
     gpu.processes = [77]
     stream = with_gpu.stub.ProfileMemory(request(wait_for_gpu=True), timeout=SOON_S)
@@ -94,13 +103,17 @@ def test_who_waits_for_a_gpu_may_leave(with_gpu: Served, gpu: Gpu) -> None:
     assert profile(with_gpu)[-1].HasField("profile")
 
 
-def test_who_came_meanwhile_is_told_of(with_gpu: Served, gpu: Gpu) -> None:
+def test_who_came_meanwhile_is_told_of(
+    with_gpu: Served, gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_TASKS_GATE", str(tmp_path / "gate"))
+    gpu.virtual = True
     with running(with_gpu, "gated") as stream:
-        gpu.processes, gpu.virtual = [77], True
-        stream.cancel()
-    gpu.processes = []
-    found = profile(with_gpu)[-1].profile
-    assert any("virtual GPU" in note for note in found.notes)
+        gpu.processes = [77]
+        (tmp_path / "gate").touch()
+        notes = list(stream)[-1].profile.notes
+    assert any("Process 77 used the GPU meanwhile" in note for note in notes)
+    assert any("virtual GPU" in note for note in notes)
 
 
 def test_batch_sizes_are_found_in_few_runs(with_gpu: Served) -> None:
