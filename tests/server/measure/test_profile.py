@@ -229,7 +229,7 @@ def _job(name: str, config: dict[str, Any], inputs: InputTensor) -> TrainingJob:
             model=Model(catalog=CatalogModel(name=name, config=config)),
             inputs=(inputs,),
             optimizer=Optimizer(type=OptimizerType.ADAM),
-            micro_batch_size=4,
+            micro_batch_size=2,
         )
     )
 
