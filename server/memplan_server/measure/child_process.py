@@ -58,6 +58,9 @@ def main(arguments: list[str]) -> None:
     descriptor, watched = map(int, arguments)
     threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
     prefer_for_oom_kill()
+    # Threads of torch that spin while they wait make a run ten times slower on cores that others
+    # use too. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with Connection(descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         start: Start = connection.recv()
         connection.send(_answer(connection, start))
