@@ -7,7 +7,7 @@ def test_something(job: TrainingJob) -> None: ...
 from __future__ import annotations
 
 import functools
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -66,6 +66,8 @@ def _element(field: Field, level: int) -> st.SearchStrategy[Any]:
         return st.dictionaries(_TEXT, _PLAIN, max_size=3)
     if field.kind is Kind.DURATION:
         return st.timedeltas(timedelta(days=-3_000_000), timedelta(days=3_000_000))
+    if field.kind is Kind.TIMESTAMP:
+        return st.datetimes(timezones=st.just(UTC))
     if field.type is int:
         limit = 2 ** (field.bits - 1)
         return st.integers(-limit, limit - 1)

@@ -7,10 +7,10 @@ knows no field paths; when it fails, a slow walk finds every place that cannot b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from google.protobuf import duration_pb2, struct_pb2
+from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
 from memplan import types
@@ -19,7 +19,9 @@ from memplan._schema import MAX_EXACT_INT, Field, Kind, Schema, WireError, per_c
 __all__ = ["from_proto"]
 
 _REFUSED = (LookupError, ValueError, OverflowError)
-"""Unknown enum number, duration out of range."""
+"""Unknown enum number, duration or time out of range."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def from_proto(message: Message) -> Any:
@@ -68,6 +70,8 @@ def _element_reader(field: Field) -> _Reader | None:
         return field.enum_members.__getitem__
     if field.kind is Kind.DURATION:
         return _timedelta
+    if field.kind is Kind.TIMESTAMP:
+        return _datetime
     if field.kind is Kind.STRUCT:
         return _mapping
     return lambda message: _read(message, schema_of(field.type))
@@ -79,6 +83,13 @@ def _timedelta(duration: duration_pb2.Duration) -> timedelta:
     # Towards zero, as the fraction has the sign of the whole.
     microseconds = int(duration.nanos / 1000)
     return timedelta(seconds=duration.seconds, microseconds=microseconds)
+
+
+def _datetime(timestamp: timestamp_pb2.Timestamp) -> datetime:
+    if not 0 <= timestamp.nanos < 1_000_000_000:
+        raise OverflowError
+    since = timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
+    return _EPOCH + since
 
 
 def _mapping(struct: struct_pb2.Struct) -> dict[str, Any]:
@@ -118,3 +129,8 @@ def _refused_element(value: Any, field: Field, path: str) -> Iterator[tuple[str,
             _timedelta(value)
         except OverflowError:
             yield path, "the duration is out of range"
+    elif field.kind is Kind.TIMESTAMP:
+        try:
+            _datetime(value)
+        except OverflowError:
+            yield path, "the time is out of range"

@@ -7,10 +7,10 @@ same functions, and collects all that are refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from google.protobuf import duration_pb2, struct_pb2
+from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
 from memplan._schema import (
@@ -30,6 +30,11 @@ __all__ = ["to_proto"]
 
 _MAX_DURATION_SECONDS = 315_576_000_000
 """Limit of google.protobuf.Duration."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_SECOND = int((datetime.min.replace(tzinfo=UTC) - _EPOCH).total_seconds())
+_LAST_SECOND = int((datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1))
+"""Limits of google.protobuf.Timestamp: the years 1 to 9999 of UTC."""
 
 _REFUSED = (TypeError, ValueError, OverflowError, LookupError, AttributeError)
 """What protobuf and the functions below raise for a value that does not fit its field."""
@@ -95,6 +100,10 @@ def _value_filler(field: Field) -> _Filler:
         if value is not None or not optional:
             getattr(message, name).CopyFrom(_duration(value))
 
+    def fill_timestamp(message: Any, value: Any, depth: int) -> None:
+        if value is not None or not optional:
+            getattr(message, name).CopyFrom(_timestamp(value))
+
     def fill_struct(message: Any, value: Any, depth: int) -> None:
         _fill_struct(getattr(message, name), value, 0)
 
@@ -102,6 +111,7 @@ def _value_filler(field: Field) -> _Filler:
         Kind.SCALAR: fill_scalar,
         Kind.ENUM: fill_enum,
         Kind.DURATION: fill_duration,
+        Kind.TIMESTAMP: fill_timestamp,
         Kind.STRUCT: fill_struct,
     }[field.kind]
 
@@ -202,6 +212,16 @@ def _duration(value: object) -> duration_pb2.Duration:
     if abs(seconds) > _MAX_DURATION_SECONDS:
         raise OverflowError
     return duration_pb2.Duration(seconds=seconds, nanos=nanos)
+
+
+def _timestamp(value: object) -> timestamp_pb2.Timestamp:
+    if not isinstance(value, datetime):
+        raise TypeError
+    since = value - _EPOCH  # TypeError where it has no time zone
+    seconds = since // timedelta(seconds=1)
+    if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
+        raise OverflowError
+    return timestamp_pb2.Timestamp(seconds=seconds, nanos=since.microseconds * 1000)
 
 
 _Violation = tuple[str, str]

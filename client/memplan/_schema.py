@@ -12,12 +12,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum, StrEnum, auto
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from google.protobuf import duration_pb2, struct_pb2
+from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -90,6 +90,8 @@ class Kind(Enum):
     """A mapping of plain data (google.protobuf.Struct)."""
     DURATION = auto()
     """A timedelta (google.protobuf.Duration)."""
+    TIMESTAMP = auto()
+    """A datetime with a time zone (google.protobuf.Timestamp)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Field:
     optional: bool
     """Whether `None` in Python means absent."""
     type: type[Any]
-    """int, float, bool, str, an enum, a dataclass, `dict` or `timedelta`."""
+    """int, float, bool, str, an enum, a dataclass, `dict`, `timedelta` or `datetime`."""
     bits: int
     """Width of an integer, 0 for everything else."""
     default: Callable[[], Any]
@@ -133,6 +135,8 @@ class Field:
             return f"one of {', '.join(m.value for m in self.enum_numbers if self.enum_numbers[m])}"
         if self.kind is Kind.DURATION:
             return "a timedelta of at most 10,000 years"
+        if self.kind is Kind.TIMESTAMP:
+            return "a datetime with a time zone"
         return f"a {self.type.__name__}" if self.kind is Kind.MESSAGE else "a mapping"
 
 
@@ -259,6 +263,8 @@ def _kind(descriptor: FieldDescriptor) -> tuple[Kind, type[Any]]:
         return Kind.STRUCT, dict
     if message.full_name == duration_pb2.Duration.DESCRIPTOR.full_name:
         return Kind.DURATION, timedelta
+    if message.full_name == timestamp_pb2.Timestamp.DESCRIPTOR.full_name:
+        return Kind.TIMESTAMP, datetime
     return Kind.MESSAGE, getattr(types, message.name)
 
 

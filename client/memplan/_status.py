@@ -20,6 +20,7 @@ from memplan.errors import (
     LimitExceededError,
     MemplanError,
     ServerError,
+    UnavailableError,
     UnknownNameError,
     Violation,
 )
@@ -46,6 +47,8 @@ def to_error(error: grpc.RpcError) -> MemplanError:
         return UnknownNameError(message, code=code, **_name(details))
     if cls is LimitExceededError:
         return LimitExceededError(message, retry_after=_retry_after(details), code=code)
+    if cls is UnavailableError:
+        return UnavailableError(message, answered="ErrorInfo" in details, code=code)
     if cls is ServerError:
         request_info = details.get("RequestInfo")
         incident = request_info.request_id if request_info is not None else ""

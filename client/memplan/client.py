@@ -13,9 +13,8 @@ Methods raise `memplan.errors` and nothing else for what servers and networks do
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -23,17 +22,22 @@ from typing import Any, TypeVar
 
 import grpc
 
+from memplan._channel import open_channel, read_credentials
 from memplan._status import to_error
 from memplan.errors import InvalidRequestError, ServerError, Violation
 from memplan.types import (
     AccumulationPlan,
     BatchSizeRecommendation,
+    DeviceType,
     EstimateMemoryRequest,
+    EstimateMemoryResponse,
+    GetProfileRequest,
     GpuTarget,
     GpuType,
     ListGpuTypesRequest,
     ListModelsRequest,
-    MemoryEstimate,
+    ListProfilesRequest,
+    MeasuredProfile,
     ModelInfo,
     PlanAccumulationRequest,
     PlanJobRequest,
@@ -43,7 +47,7 @@ from memplan.types import (
     RecommendBatchSizeRequest,
     TrainingJob,
 )
-from memplan.v1 import planner_pb2, planner_pb2_grpc
+from memplan.v1 import planner_pb2_grpc
 from memplan.wire import WireError, from_proto, to_proto
 
 __all__ = ["DEFAULT_TARGET", "Client"]
@@ -51,8 +55,8 @@ __all__ = ["DEFAULT_TARGET", "Client"]
 T = TypeVar("T")
 
 DEFAULT_TARGET = "localhost:50051"
-_SERVICE = planner_pb2.DESCRIPTOR.services_by_name["MemoryPlanner"].full_name
-_LARGEST_ANSWER = 64 << 20
+_TIME_LIMIT = timedelta(seconds=60)
+"""The server's own for a profile that names none."""
 _MOST_RETRIES = 4
 """gRPC makes at most five attempts."""
 
@@ -61,7 +65,7 @@ class Client:
     """A connection to a memplan server. Safe to use from several threads.
 
     with Client(timeout=30) as client:
-        estimate = client.estimate_memory(job, gpu_type="nvidia-t4")
+        answer = client.estimate_memory(job, gpu_type="nvidia-t4")
     """
 
     def __init__(
@@ -94,13 +98,8 @@ class Client:
         self._target = target or os.environ.get("MEMPLAN_SERVER") or DEFAULT_TARGET
         self._timeout = timeout
         files = (root_certificates, client_certificate, client_key)
-        credentials = _credentials(*files) if tls or any(files) else None
-        all_options = [*_options(retries), *options]
-        self._channel = (
-            grpc.insecure_channel(self._target, all_options)
-            if credentials is None
-            else grpc.secure_channel(self._target, credentials, all_options)
-        )
+        credentials = read_credentials(*files) if tls or any(files) else None
+        self._channel = open_channel(self._target, credentials, retries, options)
         stub: Any = planner_pb2_grpc.MemoryPlannerStub  # generated: it has no annotations
         self._stub = stub(self._channel)
 
@@ -131,15 +130,17 @@ class Client:
         gpu_type: str = "",
         confidence: float = 0.0,
         timeout: float | None = None,
-    ) -> MemoryEstimate:
-        """The memory that a job takes on one GPU type.
+    ) -> EstimateMemoryResponse:
+        """The memory that a job takes on one GPU type, and what was measured of it before.
 
-        estimate = client.estimate_memory(job, gpu_type="nvidia-t4")
-        estimate.device_used_bytes
+        answer = client.estimate_memory(job, gpu_type="nvidia-t4")
+        answer.estimate.device_used_bytes
+        if answer.profile is not None:
+            answer.profile.device_used_bytes
         """
         request = EstimateMemoryRequest(job=job, gpu_type=gpu_type, confidence=confidence)
-        estimate: MemoryEstimate = self._call("EstimateMemory", request, timeout).estimate
-        return estimate
+        answer: EstimateMemoryResponse = self._call("EstimateMemory", request, timeout)
+        return answer
 
     def recommend_batch_size(
         self,
@@ -205,6 +206,7 @@ class Client:
         data_parallel_size: int = 0,
         headroom_fraction: float | None = None,
         confidence: float = 0.0,
+        measurement_budget: timedelta | None = None,
         timeout: float | None = None,
     ) -> PlanJobResponse:
         """Everything in one answer: estimate, batch sizes, accumulation and placements.
@@ -212,6 +214,9 @@ class Client:
         l4 = GpuTarget(gpu_type="nvidia-l4", free_bytes=8 << 30)
         plan = client.plan_job(job, ["nvidia-t4", l4])
         [p.gpu.gpu_type for p in plan.placements if p.verdict is Verdict.FITS]
+
+        With a `measurement_budget` the server may spend so long on really running the job on a GPU;
+        `plan.profile` is what it saw. The budget comes on top of the client's own timeout.
         """
         request = PlanJobRequest(
             job=job,
@@ -220,8 +225,11 @@ class Client:
             data_parallel_size=data_parallel_size,
             headroom_fraction=headroom_fraction,
             confidence=confidence,
+            measurement_budget=measurement_budget,
         )
-        plan: PlanJobResponse = self._call("PlanJob", request, timeout)
+        plan: PlanJobResponse = self._call(
+            "PlanJob", request, self._measuring(timeout, measurement_budget or timedelta())
+        )
         return plan
 
     def profile_memory(
@@ -231,23 +239,75 @@ class Client:
         step_count: int = 0,
         memory_limit_bytes: int = 0,
         time_limit: timedelta | None = None,
+        device_type: DeviceType = DeviceType.UNSPECIFIED,
+        gpu_type: str = "",
+        warmup_step_count: int = 0,
+        wait_for_gpu: bool = False,
+        find_batch_size: bool = False,
         timeout: float | None = None,
-    ) -> Iterator[ProfileMemoryResponse]:
+    ) -> Generator[ProfileMemoryResponse, None, None]:
         """Really run some steps on the server. Yields progress; the last event has the profile.
 
         for event in client.profile_memory(job, timeout=600):
-            ...
+            if event.profile is not None:
+                event.profile.peak_reserved_bytes, event.profile.out_of_memory
 
-        `timeout` covers the whole stream, waiting for a device included. Raises UnsupportedError
-        where the server has no profiler.
+        It starts with the first event asked for. Closing the generator cancels: the server stops
+        what it runs. `timeout` covers the whole stream, waiting for a device included; by default
+        `time_limit` comes on top of the client's own.
+
+        Out of memory is a result. Raises UnsupportedError where no such device is there,
+        LimitExceededError where the queue is full or others use the GPU, and ServerError where the
+        process that measures crashed.
         """
         request = ProfileMemoryRequest(
             job=job,
             step_count=step_count,
             memory_limit_bytes=memory_limit_bytes,
             time_limit=time_limit,
+            device_type=device_type,
+            gpu_type=gpu_type,
+            warmup_step_count=warmup_step_count,
+            wait_for_gpu=wait_for_gpu,
+            find_batch_size=find_batch_size,
         )
-        return self._stream("ProfileMemory", request, timeout)
+        seconds = self._measuring(timeout, time_limit or _TIME_LIMIT)
+        return self._stream("ProfileMemory", request, seconds)
+
+    def get_profile(self, profile_id: str, *, timeout: float | None = None) -> MeasuredProfile:
+        """A profile that was stored, with its curve.
+
+        profile = client.get_profile("p-1")
+        max(profile.curve, key=lambda point: point.reserved_bytes)
+
+        Raises UnknownNameError.
+        """
+        request = GetProfileRequest(profile_id=profile_id)
+        profile: MeasuredProfile = self._call("GetProfile", request, timeout).profile
+        return profile
+
+    def list_profiles(
+        self,
+        *,
+        gpu_type: str = "",
+        job_digest: str = "",
+        page_size: int = 0,
+        timeout: float | None = None,
+    ) -> Iterator[MeasuredProfile]:
+        """The stored profiles, newest first, without their curves.
+
+        [p.profile_id for p in client.list_profiles(gpu_type="nvidia-t4")]
+
+        Pages of `page_size` are fetched as needed; `timeout` is for each of them.
+        """
+
+        def page(token: str) -> Any:
+            request = ListProfilesRequest(
+                page_size=page_size, page_token=token, gpu_type=gpu_type, job_digest=job_digest
+            )
+            return self._call("ListProfiles", request, timeout)
+
+        return _pages(page, "profiles")
 
     def list_gpu_types(
         self, filter: str = "", *, page_size: int = 0, timeout: float | None = None
@@ -289,7 +349,9 @@ class Client:
             raise to_error(error) from error
         return _answer(answer)
 
-    def _stream(self, method: str, request: object, timeout: float | None) -> Iterator[Any]:
+    def _stream(
+        self, method: str, request: object, timeout: float | None
+    ) -> Generator[Any, None, None]:
         call = getattr(self._stub, method)(_message(request), timeout=self._seconds(timeout))
         try:
             for answer in call:
@@ -298,6 +360,9 @@ class Client:
             raise to_error(error) from error
         finally:
             call.cancel()
+
+    def _measuring(self, timeout: float | None, on_top: timedelta) -> float:
+        return self._timeout + on_top.total_seconds() if timeout is None else timeout
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout
@@ -337,34 +402,3 @@ def _targets(gpus: Iterable[GpuTarget | str]) -> tuple[GpuTarget, ...]:
 
 def _target(gpu: GpuTarget | str) -> GpuTarget:
     return GpuTarget(gpu_type=gpu) if isinstance(gpu, str) else gpu
-
-
-def _credentials(
-    root: str | Path | None, certificate: str | Path | None, key: str | Path | None
-) -> Any:
-    if (certificate is None) != (key is None):
-        raise ValueError("client_certificate and client_key belong together")
-    read = [None if path is None else Path(path).read_bytes() for path in (root, key, certificate)]
-    return grpc.ssl_channel_credentials(*read)
-
-
-def _options(retries: int) -> list[tuple[str, Any]]:
-    """Channel options. The service config has no timeout: each call carries its own."""
-    config: dict[str, Any] = {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "healthCheckConfig": {"serviceName": ""},
-    }
-    if retries:
-        policy = {
-            "maxAttempts": retries + 1,
-            "initialBackoff": "0.1s",
-            "maxBackoff": "2s",
-            "backoffMultiplier": 3,
-            "retryableStatusCodes": ["UNAVAILABLE"],
-        }
-        config["methodConfig"] = [{"name": [{"service": _SERVICE}], "retryPolicy": policy}]
-    return [
-        ("grpc.service_config", json.dumps(config)),
-        ("grpc.enable_retries", int(bool(retries))),
-        ("grpc.max_receive_message_length", _LARGEST_ANSWER),
-    ]

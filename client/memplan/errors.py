@@ -3,14 +3,15 @@
     MemplanError
     ├── InvalidRequestError       the request breaks a rule; `violations` has every place
     │   └── JobFileError          a job file cannot be read or has mistakes
-    ├── UnknownNameError          no such model or GPU type; `nearest` has names like it
+    ├── UnknownNameError          no such model, GPU type or profile; `nearest` has names like it
     ├── LimitExceededError        too much at once (`retry_after` says when to retry), or too large
     ├── DeadlineExceededError     not done in the time given
     ├── CancelledError            the call was cancelled
-    ├── UnsupportedError          the server does not offer this
+    ├── UnsupportedError          the server does not offer this, or has no such device
     ├── AccessDeniedError         the server does not let this client in
-    ├── UnavailableError          the server cannot be reached
-    └── ServerError               a defect of the server; `incident_id` finds it in the server's log
+    ├── UnavailableError          the server, or a profiler behind it, cannot be reached
+    └── ServerError               a defect of the server, or a process of it crashed; `incident_id`
+                                  finds it in the server's log
 
 The table from status codes to classes is `BY_CODE`. Standard library only.
 """
@@ -75,7 +76,7 @@ class JobFileError(InvalidRequestError):
 
 
 class UnknownNameError(MemplanError, LookupError):
-    """No such model or GPU type."""
+    """No such model, GPU type or profile."""
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class UnknownNameError(MemplanError, LookupError):
     ) -> None:
         super().__init__(message, code=code)
         self.kind = kind
-        """`model` or `GPU type`."""
+        """`model`, `GPU type` or `profile`."""
         self.name = name
         """The name that was asked for."""
         self.nearest = tuple(nearest)
@@ -113,7 +114,7 @@ class CancelledError(MemplanError):
 
 
 class UnsupportedError(MemplanError):
-    """The server does not offer this method."""
+    """The server does not offer this method, or has no device that it needs."""
 
 
 class AccessDeniedError(MemplanError):
@@ -121,11 +122,16 @@ class AccessDeniedError(MemplanError):
 
 
 class UnavailableError(MemplanError, ConnectionError):
-    """The server cannot be reached, also after retries."""
+    """The server, or a profiler behind it, cannot be reached, also after retries."""
+
+    def __init__(self, message: str, *, answered: bool = False, code: str = "") -> None:
+        super().__init__(message, code=code)
+        self.answered = answered
+        """Whether a server was reached and says so of its profilers."""
 
 
 class ServerError(MemplanError):
-    """A defect of the server."""
+    """A defect of the server, or a process of it that crashed."""
 
     def __init__(self, message: str, *, incident_id: str = "", code: str = "") -> None:
         super().__init__(message, code=code)
@@ -135,12 +141,12 @@ class ServerError(MemplanError):
 
 BY_CODE: dict[str, type[MemplanError]] = {
     "INVALID_ARGUMENT": InvalidRequestError,
-    "FAILED_PRECONDITION": InvalidRequestError,
     "OUT_OF_RANGE": InvalidRequestError,
     "NOT_FOUND": UnknownNameError,
     "RESOURCE_EXHAUSTED": LimitExceededError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
     "CANCELLED": CancelledError,
+    "FAILED_PRECONDITION": UnsupportedError,
     "UNIMPLEMENTED": UnsupportedError,
     "UNAUTHENTICATED": AccessDeniedError,
     "PERMISSION_DENIED": AccessDeniedError,

@@ -4,7 +4,8 @@
     Path("job.yaml").write_text(dump(request))
 
 A file has the fields of `TrainingJob` at its top, and beside them those of a plan: `gpus`,
-`global_batch_size`, `data_parallel_size`, `headroom_fraction`, `confidence`.
+`global_batch_size`, `data_parallel_size`, `headroom_fraction`, `confidence`,
+`measurement_budget`.
 
     model: torchvision/resnet50             # or {name: ..., config: {num_classes: 10}}
     inputs: [3x224x224]                     # or [512:int64], [attention_mask=512:int64]

@@ -3,7 +3,8 @@
     to_dict(job, defaults=False)                    # {"model": {"catalog": {"name": ...}}, ...}
     from_dict(TrainingJob, {"precision": "fp32"})   # TrainingJob(precision=Precision.FP32)
 
-Field names are those of the contract. Enums are their text; a Duration is `1.5s`.
+Field names are those of the contract. Enums are their text; a Duration is `1.5s`, a
+Timestamp `2026-01-31T08:15:00.5Z`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -40,6 +41,7 @@ Compact = Callable[[type[Any], Any], Any]
 """Rewrites the data of the dataclass given, into a shorthand for instance."""
 
 _DURATION = re.compile(r"(-?)(\d+)(?:\.(\d{1,6}))?s")
+_EXAMPLE_TIME = "2026-01-31T08:15:00Z"
 
 
 def to_dict(value: object, *, defaults: bool = True, compact: Compact | None = None) -> Any:
@@ -73,6 +75,8 @@ def _to_plain(item: Any, field: Field) -> Any:
         return item.value
     if field.kind is Kind.DURATION:
         return _duration_text(item)
+    if field.kind is Kind.TIMESTAMP:
+        return item.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
     return _copy_plain(item) if field.kind is Kind.STRUCT else item
 
 
@@ -271,6 +275,16 @@ def _duration_text(value: timedelta) -> str:
     return f"{'-' if value < timedelta(0) else ''}{seconds}{fraction}s"
 
 
+def _timestamp(field: Field, item: Any) -> datetime:
+    try:
+        value = datetime.fromisoformat(item)
+    except (TypeError, ValueError):
+        raise _MistakeError(f"must be a time such as {_EXAMPLE_TIME}, not {brief(item)}") from None
+    if value.tzinfo is None:
+        raise _MistakeError(f"must have a time zone, as in {_EXAMPLE_TIME}: {brief(item)}")
+    return value
+
+
 _READERS: Mapping[object, Callable[[Field, Any], Any]] = {
     int: _integer,
     float: _number,
@@ -278,6 +292,7 @@ _READERS: Mapping[object, Callable[[Field, Any], Any]] = {
     str: _text,
     Kind.ENUM: _enum,
     Kind.DURATION: _duration,
+    Kind.TIMESTAMP: _timestamp,
 }
 
 

@@ -34,6 +34,8 @@ from memplan_server.interceptors import (
 )
 from memplan_server.metrics import Metrics
 from memplan_server.names import ModelNames
+from memplan_server.profiling.local import MEASURE
+from memplan_server.profiling.setup import make_profiler
 from memplan_server.service import SERVICE_NAME, PlannerService
 from memplan_server.settings import Settings
 from memplan_server.store import Store
@@ -48,6 +50,8 @@ log = logging.getLogger(__name__)
 SPARE_THREADS = 16
 """Threads beyond the calls that may be worked on at once: for kept answers, health, refusals."""
 STREAM_THREADS = 4
+PROFILES_THAT_RUN = 16
+"""Beside those that wait: one for each device, and those that other servers have."""
 CALLS_A_THREAD = 8
 """Calls that may wait for a thread, for each thread; gRPC itself refuses more."""
 KEEPALIVE_MS = 60_000
@@ -70,14 +74,16 @@ class RunningServer:
         self._stop(grace)
 
 
-def serve(settings: Settings, *, tasks_module: str = TASKS_MODULE) -> RunningServer:
-    """Start a server. `tasks_module` is what its workers run.
+def serve(
+    settings: Settings, *, tasks_module: str = TASKS_MODULE, measure: str = MEASURE
+) -> RunningServer:
+    """Start a server. `tasks_module` is what its workers run, `measure` what measures a job.
 
     Raises OSError when an address is taken or a TLS file cannot be read.
     """
     with ExitStack() as stack:
         metrics = Metrics()
-        service = _service(settings, metrics, tasks_module, stack)
+        service = _service(settings, metrics, tasks_module, measure, stack)
         server, healthy = _grpc_server(settings, metrics, service)
         port = _bind(server, settings)
         metrics_port = _serve_metrics(settings, metrics, stack)
@@ -97,7 +103,7 @@ def serve(settings: Settings, *, tasks_module: str = TASKS_MODULE) -> RunningSer
 
 
 def _service(
-    settings: Settings, metrics: Metrics, tasks_module: str, stack: ExitStack
+    settings: Settings, metrics: Metrics, tasks_module: str, measure: str, stack: ExitStack
 ) -> PlannerService:
     """The service and all it stands on; `stack` gets what has to be closed."""
     store = Store(settings.data_dir, capacity_bytes=settings.store_size)
@@ -115,13 +121,29 @@ def _service(
         workers=workers, store=store, metrics=metrics, capacity_bytes=settings.timeline_cache_size
     )
     names = ModelNames(workers=workers, store=store)
+    catalog = GpuCatalog.load()
+    planner = Planner(
+        catalog=catalog,
+        timelines=timelines,
+        names=names,
+        profiler=make_profiler(
+            settings, metrics, catalog=catalog, timelines=timelines, measure=measure, stack=stack
+        ),
+        longest_profile_s=settings.profile_time_limit,
+    )
     return PlannerService(
-        Planner(catalog=GpuCatalog.load(), timelines=timelines, names=names),
+        planner,
         metrics,
         answer_cache_bytes=settings.answer_cache_size,
         max_concurrent_calls=settings.max_concurrent_calls,
         call_time_limit_s=settings.call_time_limit,
+        max_concurrent_profiles=_profiles(settings),
     )
+
+
+def _profiles(settings: Settings) -> int:
+    """Profiles that may be under way, here or elsewhere, waiting ones included."""
+    return settings.profile_queue_length + PROFILES_THAT_RUN
 
 
 def _grpc_server(
@@ -132,9 +154,9 @@ def _grpc_server(
     server = grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="memplan-call"),
         interceptors=(
+            StreamInterceptor(STREAM_THREADS, _profiles(settings) + SPARE_THREADS),
             ObservingInterceptor(metrics),
             ErrorInterceptor(),
-            StreamInterceptor(STREAM_THREADS),
         ),
         maximum_concurrent_rpcs=threads * CALLS_A_THREAD,
         options=(

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from memplan_server.errors import Cancelled, TimeLimitExceeded
@@ -40,6 +41,21 @@ class Call:
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
+
+    @contextmanager
+    def when_cancelled(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Within the block, `callback` is called when the caller goes away; at once if it has."""
+        with self._lock:
+            gone = self._cancelled
+            if not gone:
+                self._callbacks.append(callback)
+        if gone:
+            callback()
+        try:
+            yield
+        finally:
+            with self._lock, suppress(ValueError):  # it has been called
+                self._callbacks.remove(callback)
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, not below 0; None without one."""

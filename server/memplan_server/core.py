@@ -8,17 +8,20 @@ One method an RPC, from request to response in the types of `memplan.types`. Rai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from memplan import types
 from memplan.types import GpuTarget, MemoryEstimate, TrainingJob
 from memplan_server import paging, planning
 from memplan_server.calls import Call
+from memplan_server.errors import InvalidJob, Violation
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.jobs import normalize
 from memplan_server.names import ModelNames
 from memplan_server.planning import Target
+from memplan_server.profiling import Asked, Profiler
 from memplan_server.timelines import CallTimelines, TimelineCache
 from memplan_server.validation import check
 
@@ -33,10 +36,21 @@ MODELS_A_PAGE = 100
 class Planner:
     """Answers requests. Safe to use from several threads."""
 
-    def __init__(self, *, catalog: GpuCatalog, timelines: TimelineCache, names: ModelNames) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: GpuCatalog,
+        timelines: TimelineCache,
+        names: ModelNames,
+        profiler: Profiler,
+        longest_profile_s: float = 600.0,
+    ) -> None:
+        """No profile may take longer than `longest_profile_s` once it runs."""
         self._catalog = catalog
         self._timelines = timelines
         self._names = names
+        self._profiler = profiler
+        self._longest_profile_s = longest_profile_s
 
     def estimate_memory(
         self, request: types.EstimateMemoryRequest, call: Call
@@ -127,6 +141,34 @@ class Planner:
                 catalog=self._catalog.all(),
             ),
         )
+
+    def profile_memory(
+        self,
+        request: types.ProfileMemoryRequest,
+        call: Call,
+        *,
+        peer: str = "",
+        forwarded: bool = False,
+    ) -> Iterator[types.ProfileMemoryResponse]:
+        """Really run the job; what happens, as it happens.
+
+        `peer` is who asks; `forwarded`: another server, which must not get it back.
+        """
+        check(request)
+        self._check_time_limit("time_limit", request.time_limit)
+        gpu_type = self._catalog.get(request.gpu_type).name if request.gpu_type else ""
+        asked = Asked.of(
+            replace(request, job=self._known(request.job, call), gpu_type=gpu_type),
+            peer=peer,
+            forwarded=forwarded,
+        )
+        yield from self._profiler.profile(asked, call)
+
+    def _check_time_limit(self, field: str, limit: timedelta | None) -> None:
+        """Raise InvalidJob for more time than a profile gets here."""
+        longest = self._longest_profile_s
+        if limit is not None and limit.total_seconds() > longest:
+            raise InvalidJob(Violation(field, f"must be at most {longest:g} s on this server."))
 
     def list_gpu_types(
         self, request: types.ListGpuTypesRequest, call: Call

@@ -6,6 +6,10 @@
     ├── LimitExceeded         larger than, or more at once than, the server allows
     ├── TimeLimitExceeded     not done in time
     ├── Cancelled             the caller went away
+    ├── NoDevice              there is no device such as the one asked for
+    ├── Unreachable           no profiler answers
+    ├── MeasurementFailure    the process that measured crashed
+    ├── Relayed               what another server answered
     └── WorkerFailure         a worker died, or raised what it should not have
 
 The core raises these and nothing else for anything a user can cause; the transport edge maps them
@@ -20,9 +24,13 @@ __all__ = [
     "Cancelled",
     "InvalidJob",
     "LimitExceeded",
+    "MeasurementFailure",
     "MemplanError",
+    "NoDevice",
+    "Relayed",
     "TimeLimitExceeded",
     "UnknownName",
+    "Unreachable",
     "Violation",
     "WorkerFailure",
 ]
@@ -87,6 +95,30 @@ class TimeLimitExceeded(MemplanError, TimeoutError):
 
 class Cancelled(MemplanError):
     """The caller went away before the answer was ready."""
+
+
+class NoDevice(MemplanError):
+    """There is no device such as the one asked for, here or at a profiler."""
+
+
+class Unreachable(MemplanError):
+    """No profiler answers."""
+
+
+class MeasurementFailure(MemplanError):
+    """The process that measured a job crashed or was killed."""
+
+
+class Relayed(MemplanError):
+    """What another server answered, to be passed on as it is."""
+
+    def __init__(self, code: int, message: str, status: bytes = b"") -> None:
+        super().__init__(code, message, status)
+        self.code, self.message, self.status = code, message, status
+        """Number of the status code; its message; a serialised google.rpc.Status or nothing."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class WorkerFailure(MemplanError):

@@ -7,10 +7,11 @@ log gets the traceback under the same id.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn
@@ -25,9 +26,13 @@ from memplan_server.errors import (
     Cancelled,
     InvalidJob,
     LimitExceeded,
+    MeasurementFailure,
     MemplanError,
+    NoDevice,
+    Relayed,
     TimeLimitExceeded,
     UnknownName,
+    Unreachable,
     Violation,
     WorkerFailure,
 )
@@ -51,11 +56,14 @@ _CODES: tuple[tuple[type[MemplanError], Any, str], ...] = (
     (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
     (TimeLimitExceeded, grpc.StatusCode.DEADLINE_EXCEEDED, "TIME_LIMIT_EXCEEDED"),
     (Cancelled, grpc.StatusCode.CANCELLED, "CANCELLED"),
+    (NoDevice, grpc.StatusCode.FAILED_PRECONDITION, "NO_DEVICE"),
+    (Unreachable, grpc.StatusCode.UNAVAILABLE, "NO_PROFILER"),
+    (MeasurementFailure, grpc.StatusCode.ABORTED, "MEASUREMENT_FAILED"),
 )
 
 
 class _Interceptor:
-    """Wraps the behaviour of unary methods, once for each method."""
+    """Wraps the behaviour of methods with one request, once for each method."""
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Any] = {}
@@ -63,34 +71,53 @@ class _Interceptor:
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """The handler of a call, its behaviour wrapped (grpc.ServerInterceptor)."""
         handler = continuation(details)
-        if handler is None or handler.unary_unary is None:
+        if handler is None or handler.request_streaming:
             return handler
         wrapped = self._wrapped.get(details.method)
         if wrapped is None:
-            behaviour = self.wrap(details.method, handler.unary_unary)
-            wrapped = self._wrapped[details.method] = handler._replace(unary_unary=behaviour)
+            wrapped = self._wrapped[details.method] = self._replaced(details.method, handler)
         return wrapped
 
+    def _replaced(self, method: str, handler: Any) -> Any:
+        if handler.unary_unary is not None:
+            return handler._replace(unary_unary=self.wrap(method, handler.unary_unary))
+        return handler._replace(unary_stream=self.wrap_stream(method, handler.unary_stream))
+
     def wrap(self, method: str, behaviour: Behaviour) -> Behaviour:
-        """What to call in place of `behaviour`."""
+        """What to call in place of `behaviour`, which answers once."""
+        raise NotImplementedError
+
+    def wrap_stream(self, method: str, behaviour: Behaviour) -> Behaviour:
+        """What to call in place of `behaviour`, which answers with a stream."""
         raise NotImplementedError
 
 
 class StreamInterceptor:
-    """Gives streams from clients threads of their own: an open stream holds one for as long as the
-    client likes, and must not take it from calls. Those above `threads` wait."""
+    """Gives streams threads of their own: an open stream holds one for as long as the client likes,
+    or as a job runs, and must not take it from calls. Those above the number of threads wait.
 
-    def __init__(self, threads: int) -> None:
+    Must be the outermost: what wraps a behaviour hides its thread pool.
+    """
+
+    def __init__(self, threads: int, answer_threads: int) -> None:
+        """`threads` for streams from clients, `answer_threads` for streams to them."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="memplan-stream")
+        self._answers = ThreadPoolExecutor(answer_threads, thread_name_prefix="memplan-profile")
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """The handler of a call (grpc.ServerInterceptor)."""
         handler = continuation(details)
-        if handler is None or handler.stream_stream is None:
+        if handler is None or not handler.response_streaming:
             return handler
-        behaviour = partial(handler.stream_stream)
-        behaviour.experimental_thread_pool = self._pool  # type: ignore[attr-defined]
-        return handler._replace(stream_stream=behaviour)
+        if handler.stream_stream is not None:
+            return handler._replace(stream_stream=_in_pool(handler.stream_stream, self._pool))
+        return handler._replace(unary_stream=_in_pool(handler.unary_stream, self._answers))
+
+
+def _in_pool(behaviour: Behaviour, pool: ThreadPoolExecutor) -> Behaviour:
+    pooled = partial(behaviour)
+    pooled.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return pooled
 
 
 class ErrorInterceptor(_Interceptor):
@@ -109,6 +136,19 @@ class ErrorInterceptor(_Interceptor):
 
         return answer
 
+    def wrap_stream(self, method: str, behaviour: Behaviour) -> Behaviour:
+        """See `_Interceptor.wrap_stream`."""
+
+        def answer(request: Any, context: Any) -> Iterator[Any]:
+            try:
+                yield from behaviour(request, context)
+            except Exception as error:
+                if context.code() is not None:  # the behaviour has aborted the call itself
+                    raise
+                _abort(context, method, error)
+
+        return answer
+
 
 class ObservingInterceptor(_Interceptor):
     """Counts, times and logs calls."""
@@ -120,20 +160,39 @@ class ObservingInterceptor(_Interceptor):
     def wrap(self, method: str, behaviour: Behaviour) -> Behaviour:
         """See `_Interceptor.wrap`."""
         name = method.removeprefix("/")
+        observed = self._observer(name)
+
+        def answer(request: Any, context: Any) -> Any:
+            with observed(context):
+                return behaviour(request, context)
+
+        return answer
+
+    def wrap_stream(self, method: str, behaviour: Behaviour) -> Behaviour:
+        """See `_Interceptor.wrap_stream`."""
+        observed = self._observer(method.removeprefix("/"))
+
+        def answer(request: Any, context: Any) -> Iterator[Any]:
+            with observed(context):
+                yield from behaviour(request, context)
+
+        return answer
+
+    def _observer(self, name: str) -> Callable[[Any], contextlib.AbstractContextManager[None]]:
         in_flight = self._metrics.requests_in_flight
         answered_well = self._metrics.requests.labels(name, "OK").inc
         took = self._metrics.request_seconds.labels(name).observe
 
-        def answer(request: Any, context: Any) -> Any:
+        @contextlib.contextmanager
+        def observed(context: Any) -> Iterator[None]:
             in_flight.inc()
             started = time.perf_counter()
             try:
-                response = behaviour(request, context)
+                yield
                 if context.code() is None:
                     answered_well()
                 else:
                     self._count(name, context)
-                return response
             except BaseException:
                 self._count(name, context)
                 raise
@@ -145,7 +204,7 @@ class ObservingInterceptor(_Interceptor):
                     code = _code_name(context, "OK")
                     log.debug("%s %s in %.1f ms for %s", name, code, seconds * 1e3, context.peer())
 
-        return answer
+        return observed
 
     def _count(self, name: str, context: Any) -> None:
         self._metrics.requests.labels(name, _code_name(context, "UNKNOWN")).inc()
@@ -158,6 +217,8 @@ def _code_name(context: Any, unset: str) -> str:
 
 def _abort(context: Any, method: str, error: Exception) -> NoReturn:
     """End the call with the status that `error` stands for."""
+    if isinstance(error, Relayed):
+        _pass_on(context, error)
     for kind, code, reason in _CODES:
         if isinstance(error, kind):
             details = [_info(reason, error), *_details(error)]
@@ -173,6 +234,15 @@ def _abort(context: Any, method: str, error: Exception) -> NoReturn:
 def _end(context: Any, code: Any, message: str, details: Sequence[Message]) -> NoReturn:
     log.info("%s: %s", code.name, message)
     status = status_pb2.Status(code=code.value[0], message=message, details=map(_packed, details))
+    context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError("abort_with_status raises")
+
+
+def _pass_on(context: Any, error: Relayed) -> NoReturn:
+    """End the call as another server ended it."""
+    status = status_pb2.Status.FromString(error.status)
+    if not error.status:
+        status = status_pb2.Status(code=error.code, message=error.message)
     context.abort_with_status(rpc_status.to_status(status))
     raise AssertionError("abort_with_status raises")
 

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-__all__ = ["GpuCollector"]
+__all__ = ["GpuCollector", "load_nvml"]
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ class GpuCollector(Collector):
     """Reads name and memory of every GPU at each scrape. Without NVML there are none."""
 
     def __init__(self) -> None:
-        self._nvml = _load_nvml()
+        self._nvml = load_nvml()
 
     def collect(self) -> Iterator[GaugeMetricFamily | InfoMetricFamily]:
         """Metrics of the GPUs; labelled by NVML's index and UUID."""
@@ -49,7 +49,7 @@ class GpuCollector(Collector):
             log.warning("the GPUs could not be read: %s", error)
 
 
-def _load_nvml() -> Any:
+def load_nvml() -> Any:
     """pynvml, initialised; None where there is no driver."""
     import pynvml
 

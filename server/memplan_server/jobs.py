@@ -49,7 +49,7 @@ from memplan.types import (
 )
 from memplan.wire import to_proto
 
-__all__ = ["LAYER_KINDS", "digest", "normalize", "timeline_part"]
+__all__ = ["LAYER_KINDS", "digest", "job_digest", "normalize", "timeline_part"]
 
 T = TypeVar("T")
 
@@ -113,6 +113,11 @@ def digest(job: TrainingJob, *further: str) -> str:
     for part in further:
         sha.update(b"\0" + part.encode())
     return sha.hexdigest()
+
+
+def job_digest(job: TrainingJob) -> str:
+    """What names a normalised job in profiles: the same at every micro-batch size."""
+    return digest(replace(job, micro_batch_size=0))
 
 
 def _filled(value: T, **defaults: Any) -> T:

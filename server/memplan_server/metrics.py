@@ -18,6 +18,7 @@ __all__ = ["Metrics"]
 
 REQUEST_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SIMULATION_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+RATIOS = (0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5)
 
 
 class Metrics:
@@ -83,6 +84,31 @@ class Metrics:
             "memplan_verdicts_total",
             "Placements answered, by GPU type and verdict.",
             ["gpu_type", "verdict"],
+            registry=registry,
+        )
+        self.profiles = Counter(
+            "memplan_profiles_total",
+            "Profiles that ended, by outcome (done, out_of_memory, cancelled, time_limit, refused, "
+            "no_device, unreachable, invalid_job, crashed, relayed, failed).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.profiles_queued = Gauge(
+            "memplan_profiles_queued",
+            "Profiles that wait for a device of this machine.",
+            registry=registry,
+        )
+        self.profile_seconds = Histogram(
+            "memplan_profile_duration_seconds",
+            "Time from asking for a profile to its end, waiting included.",
+            buckets=SIMULATION_SECONDS,
+            registry=registry,
+        )
+        self.prediction_ratio = Histogram(
+            "memplan_prediction_ratio",
+            "Estimated by measured peak reserved bytes, by GPU type.",
+            ["gpu_type"],
+            buckets=RATIOS,
             registry=registry,
         )
         build = Info("memplan_build", "Versions this server was built from.", registry=registry)

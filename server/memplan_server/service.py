@@ -23,12 +23,15 @@ from memplan_server.calls import Call
 from memplan_server.core import Planner
 from memplan_server.errors import InvalidJob, LimitExceeded
 from memplan_server.metrics import Metrics
+from memplan_server.profiling.remote import FORWARDED
 from memplan_server.validation import read, violations_of
 
 __all__ = ["SERVICE_NAME", "PlannerService"]
 
 SERVICE_NAME: str = planner_pb2.DESCRIPTOR.services_by_name["MemoryPlanner"].full_name
 RETRY_AFTER_S = 1.0
+LONGEST_STREAM_S = 86_400.0
+"""A profile may wait long in its queue; this only keeps the number small."""
 ANSWER = "answer"
 ENTRY_BYTES = 500
 """What Python takes for one kept answer besides the bytes of request and response."""
@@ -56,9 +59,12 @@ class PlannerService:
         answer_cache_bytes: int,
         max_concurrent_calls: int,
         call_time_limit_s: float,
+        max_concurrent_profiles: int = 32,
     ) -> None:
         """At most `max_concurrent_calls` are worked on at once, each for `call_time_limit_s` at
-        most; kept answers do not count."""
+        most; kept answers do not count. Profiles are counted apart, waiting ones included."""
+        self._planner = planner
+        self._free_for_profiles = threading.BoundedSemaphore(max_concurrent_profiles)
         self._metrics = metrics
         self._answers: LruCache[Key, _Answer] = LruCache(answer_cache_bytes, _weigh)
         self._call_time_limit_s = call_time_limit_s
@@ -83,7 +89,7 @@ class PlannerService:
             name: grpc.unary_unary_rpc_method_handler(self._behaviour(name))
             for name in self._methods
         }
-        handlers["ProfileMemory"] = grpc.unary_stream_rpc_method_handler(_profile_memory)
+        handlers["ProfileMemory"] = grpc.unary_stream_rpc_method_handler(self._profile_memory)
         return handlers
 
     def _behaviour(self, name: str) -> Callable[[bytes, Any], bytes]:
@@ -109,12 +115,8 @@ class PlannerService:
         """Convert, call, convert."""
         message_class, method = self._methods[name]
         with self._admitted():
-            call = Call(min(context.time_remaining(), self._call_time_limit_s))
-            if not context.add_callback(call.cancel):
-                call.cancel()
-            request, violations = read(message_class, data)
-            if violations:
-                raise InvalidJob(*violations, *violations_of(request))
+            call = _call(context, self._call_time_limit_s)
+            request = _request(message_class, data)
             response = method(request, call)
             serialised = to_proto(response).SerializeToString(deterministic=True)
         return _Answer(serialised, self._verdicts(response))
@@ -131,6 +133,23 @@ class PlannerService:
         finally:
             self._free.release()
 
+    def _profile_memory(self, data: bytes, context: Any) -> Iterator[bytes]:
+        """Every event as it comes; a caller that goes away cancels."""
+        if not self._free_for_profiles.acquire(blocking=False):
+            message = "The server has as many profiles under way as it may. Try again."
+            raise LimitExceeded(message, RETRY_AFTER_S)
+        try:
+            call = _call(context, LONGEST_STREAM_S)
+            request = _request(planner_pb2.ProfileMemoryRequest, data)
+            forwarded = any(key == FORWARDED for key, _ in context.invocation_metadata())
+            events = self._planner.profile_memory(
+                request, call, peer=_host(context.peer()), forwarded=forwarded
+            )
+            for event in events:
+                yield to_proto(event).SerializeToString()
+        finally:
+            self._free_for_profiles.release()
+
     def _verdicts(self, response: object) -> tuple[Any, ...]:
         """What to call to count the verdicts of a response."""
         if not isinstance(response, types.PlanJobResponse):
@@ -145,9 +164,22 @@ def _weigh(key: Key, answer: _Answer) -> int:
     return len(key[1]) + len(answer.data) + ENTRY_BYTES
 
 
-def _profile_memory(_: bytes, context: Any) -> Iterator[bytes]:
-    context.abort(
-        grpc.StatusCode.UNIMPLEMENTED,
-        "This server does not measure jobs; EstimateMemory answers from simulation.",
-    )
-    yield b""
+def _call(context: Any, longest_s: float) -> Call:
+    """The caller's patience, not above `longest_s`."""
+    call = Call(min(context.time_remaining(), longest_s))
+    if not context.add_callback(call.cancel):
+        call.cancel()
+    return call
+
+
+def _request(message_class: type[Message], data: bytes) -> Any:
+    request, violations = read(message_class, data)
+    if violations:
+        raise InvalidJob(*violations, *violations_of(request))
+    return request
+
+
+def _host(peer: str) -> str:
+    """`ipv4:10.0.0.7:4242` without the port, which differs from connection to connection."""
+    kind, _, address = peer.partition(":")
+    return address.rpartition(":")[0] if kind in ("ipv4", "ipv6") else peer

@@ -60,6 +60,14 @@ def port(text: str) -> int:
     return int(text)
 
 
+def targets(text: str) -> tuple[str, ...]:
+    """gRPC targets, with commas between them."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise ValueError("has an empty part between its commas")
+    return found
+
+
 def truth(text: str) -> bool:
     """`true` or `false`, also as yes/no and 1/0."""
     if text.lower() not in _TRUE + _FALSE:
@@ -142,6 +150,31 @@ class Settings:
     store_size: int = field(
         default=GIB, metadata=about(byte_size, "Space for timelines in --data-dir.", "1GiB")
     )
+    profiler: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            targets,
+            "Server that measures jobs for this one, host:port; may be repeated, or several with "
+            "commas. Without a GPU here, profiles are left to them.",
+            "none",
+        ),
+    )
+    profiler_ca: Path | None = field(
+        default=None,
+        metadata=about(
+            Path, "Authorities for the certificates of profilers, PEM.", "profilers without TLS"
+        ),
+    )
+    profile_queue_length: int = field(
+        default=16, metadata=about(count, "Profiles that may wait; more are told to try again.")
+    )
+    profile_time_limit: float = field(
+        default=600.0, metadata=about(seconds, "Longest time that one may ask for.", "600")
+    )
+    profile_memory_limit: int = field(
+        default=8 * GIB,
+        metadata=about(byte_size, "Memory that one on the CPU may take.", "8GiB"),
+    )
     drain_time: float = field(
         default=30.0,
         metadata=about(seconds, "Time that calls under way get to finish on SIGTERM.", "30"),
@@ -182,7 +215,9 @@ class Settings:
             name = spec.name
             variable = PREFIX + name.upper()
             if name in given:
-                values[name] = _parsed(spec, given[name], _flag(name))
+                text = given[name]
+                joined = ",".join(text) if isinstance(text, list) else text
+                values[name] = _parsed(spec, joined, _flag(name))
             elif environment.get(variable):
                 values[name] = _parsed(spec, environment[variable], variable)
         return cls(**values)
@@ -215,6 +250,8 @@ def _parser() -> argparse.ArgumentParser:
         default = info["shown"] or spec.default
         assert default is not MISSING
         bare: dict[str, Any] = {"nargs": "?", "const": "true"} if info["parse"] is truth else {}
+        if info["parse"] is targets:
+            bare = {"action": "append"}
         parser.add_argument(
             _flag(spec.name),
             metavar=spec.name.rpartition("_")[2].upper(),

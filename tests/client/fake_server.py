@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 import grpc
@@ -20,17 +21,23 @@ from memplan.types import (
     BatchSizeFormula,
     BatchSizePoint,
     BatchSizeRecommendation,
+    DeviceType,
     EstimateMemoryResponse,
+    GetProfileResponse,
     GpuTarget,
     GpuType,
     ListGpuTypesResponse,
     ListModelsResponse,
+    ListProfilesResponse,
+    MeasuredProfile,
     MemoryBreakdown,
     MemoryEstimate,
+    MemoryPoint,
     ModelInfo,
     ModelState,
     ModuleMemory,
     Phase,
+    PhasePeak,
     Placement,
     PlanAccumulationResponse,
     PlanJobResponse,
@@ -125,6 +132,42 @@ ACCUMULATION = AccumulationPlan(
 )
 
 
+PROFILE = MeasuredProfile(
+    profile_id="p-0",
+    device_name="NVIDIA A100-SXM4-40GB",
+    device_type=DeviceType.CUDA,
+    gpu_type="nvidia-a100-40gb",
+    host="gpu-7",
+    job_digest="d41d",
+    create_time=datetime(2026, 1, 31, 8, 15, 30, tzinfo=UTC),
+    micro_batch_size=64,
+    peak_allocated_bytes=6_000_000_000,
+    peak_reserved_bytes=ESTIMATE.peak_reserved_bytes + GIB // 2,
+    device_used_bytes=DEVICE_USED + GIB // 2,
+    memory_limit_bytes=39 * GIB,
+    context_before_bytes=400 << 20,
+    context_after_bytes=450 << 20,
+    step_count=3,
+    warmup_step_count=2,
+    step_time=timedelta(milliseconds=120.5),
+    step_time_p10=timedelta(milliseconds=119),
+    step_time_p90=timedelta(milliseconds=125),
+    samples_per_second=531.1,
+    phases=(
+        PhasePeak(phase=Phase.FORWARD, peak_allocated_bytes=5 * GIB, peak_reserved_bytes=6 * GIB),
+        PhasePeak(phase=Phase.BACKWARD, peak_allocated_bytes=6 * GIB, peak_reserved_bytes=7 * GIB),
+    ),
+    notes=("Another process used the GPU before.",),
+    library_versions={"torch": "2.11.0", "driver": "570.1"},
+)
+
+
+def stored(profile_id: str) -> MeasuredProfile:
+    """A profile of the store, with a curve."""
+    curve = (MemoryPoint(event=9, allocated_bytes=GIB, reserved_bytes=2 * GIB),)
+    return replace(PROFILE, profile_id=profile_id, curve=curve)
+
+
 def plan(*verdicts: Verdict, accumulation: AccumulationPlan | None = None) -> PlanJobResponse:
     names = [f"gpu-{i}" for i in range(len(verdicts))]
     return PlanJobResponse(
@@ -160,6 +203,14 @@ def _gpu_page(request: Any) -> ListGpuTypesResponse:
     return ListGpuTypesResponse(gpu_types=page, next_page_token=after)
 
 
+def _profile_page(request: Any) -> ListProfilesResponse:
+    everything = [replace(PROFILE, profile_id=f"p-{i}") for i in (5, 4, 3, 2, 1)]
+    start, size = int(request.page_token or 0), request.page_size or 2
+    after = str(start + size) if start + size < len(everything) else ""
+    page = tuple(everything[start : start + size])
+    return ListProfilesResponse(profiles=page, next_page_token=after)
+
+
 @dataclass
 class FakePlanner:
     """Canned answers by method, and the requests that came."""
@@ -176,6 +227,8 @@ class FakePlanner:
                 Verdict.DOES_NOT_FIT,
                 accumulation=ACCUMULATION if request.global_batch_size else None,
             ),
+            "GetProfile": lambda request: GetProfileResponse(profile=stored(request.profile_id)),
+            "ListProfiles": _profile_page,
             "ListGpuTypes": _gpu_page,
             "ListModels": lambda request: ListModelsResponse(
                 models=(ModelInfo(name="torchvision/resnet50", library="torchvision"),)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,15 @@ class TestExitCodes:
             "estimate a/b --gpu a:1GiB",
             "accumulate a/b --global-batch-size 4",
             "accumulate a/b --gpu a --gpu b",
+            "plan a/b --measure soon",
+            "plan a/b --measure 0",
+            "plan a/b --measure 1e300",
             "profile",
+            "profile a/b --device tpu",
+            "profile a/b --memory-limit much",
+            "profile a/b --time-limit -1",
+            "profiles show",
+            "profiles list --limit 0",
             "gpus --nope",
         ],
     )
@@ -209,7 +218,7 @@ class TestExitCodes:
         assert "Traceback" not in result.stderr
 
     def test_every_code_is_in_the_help(self, run: Run) -> None:
-        for command in ("", "plan", "estimate", "batch-size", "accumulate"):
+        for command in ("", "plan", "estimate", "batch-size", "accumulate", "profile", "profiles"):
             text = run(f"{command} --help").stdout
             assert re.findall(r"^  +(\d+)  ", text, re.MULTILINE) == [
                 "0",
@@ -233,7 +242,8 @@ class TestRequests:
             "--allocator-conf expandable_segments:True,max_split_size_mb:128 "
             "--model-config num_classes=10 --model-config act=gelu --model-config eps=1e-6 "
             "--task masked-lm --gpu nvidia-t4:12GiB --gpu a100 --headroom 0.1 "
-            "--confidence 0.95 --global-batch-size 1024 --data-parallel-size 8 --timeout 7"
+            "--confidence 0.95 --global-batch-size 1024 --data-parallel-size 8 --measure 30 "
+            "--timeout 7"
         )
         assert run(line).exit_code == 0
         [request] = planner.requests
@@ -275,8 +285,9 @@ class TestRequests:
             data_parallel_size=8,
             headroom_fraction=0.1,
             confidence=0.95,
+            measurement_budget=timedelta(seconds=30),
         )
-        assert 5 < planner.seconds_left[0] < 8
+        assert 35 < planner.seconds_left[0] < 38
 
     def test_options_override_the_file(
         self, run: Run, planner: FakePlanner, tmp_path: Path
@@ -365,6 +376,7 @@ class TestDryRun:
                 "--task": st.sampled_from(["masked-lm", "no", "12:30"]),
                 "--allocator-conf": st.sampled_from(["expandable_segments:True", "x"[:0]]),
                 "--global-batch-size": st.integers(0, 2**40),
+                "--measure": st.integers(1, 10**6),
             },
         )
     )
@@ -388,7 +400,9 @@ class TestOutput:
     def test_plan_as_data(self, run: Run) -> None:
         result = run("plan a/b --batch-size 1 --global-batch-size 1024 --format json")
         data = json.loads(result.stdout)
-        assert data.keys() == {"estimate", "batch_sizes", "accumulation", "placements"}
+        keys = {"estimate", "batch_sizes", "accumulation", "placements", "profile"}
+        assert data.keys() == keys
+        assert json.loads(run("plan a/b --global-batch-size 1024 --json").stdout) == data
         assert data["placements"][0]["verdict"] == "FITS"
         assert data["placements"][1]["missing_bytes"] == GIB
         assert data["accumulation"]["accumulation_steps"] == 18
@@ -399,7 +413,8 @@ class TestOutput:
         assert json.loads(run("plan a/b --format json").stdout)["accumulation"] is None
 
     def test_the_others_as_data(self, run: Run) -> None:
-        assert json.loads(run("estimate a/b --format json").stdout) == to_dict(ESTIMATE)
+        estimate = json.loads(run("estimate a/b --format json").stdout)
+        assert estimate == {**to_dict(ESTIMATE), "profile": None}
         accumulation = run("accumulate a/b --gpu x --format json").stdout
         assert json.loads(accumulation) == to_dict(ACCUMULATION)
         [batch] = json.loads(run("batch-size a/b --format json").stdout)["batch_sizes"]
@@ -611,17 +626,9 @@ class TestProcess:
         assert "planning" in shown
         assert process("plan a/b", planner).stderr == ""
 
-    def test_interrupted(self, planner: FakePlanner) -> None:
+    def test_interrupted(self, planner: FakePlanner, start: Any) -> None:
         planner.answers["PlanJob"] = lambda request: time.sleep(2) or plan(Verdict.FITS)
-        child = subprocess.Popen(
-            [MEMPLAN, "plan", "a/b"],
-            env={**os.environ, "MEMPLAN_SERVER": planner.target},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # a shell's background job ignores the signal, and its children would too
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        child = start("plan a/b")
         deadline = time.monotonic() + 30
         while not planner.requests and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from fake_server import ESTIMATE, FakePlanner, bad_request, plan, serving
+from fake_server import ESTIMATE, PROFILE, FakePlanner, bad_request, plan, serving, stored
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
@@ -23,11 +23,15 @@ from memplan import (
     CancelledError,
     Client,
     DeadlineExceededError,
+    DeviceType,
+    EstimateMemoryResponse,
     GpuTarget,
     InvalidRequestError,
     LimitExceededError,
     MeasuredProfile,
     MemplanError,
+    PlanJobResponse,
+    ProfileMemoryRequest,
     ProfileMemoryResponse,
     ProfileProgress,
     ServerError,
@@ -57,7 +61,8 @@ def free_port() -> int:
 
 class TestMethods:
     def test_estimate_memory(self, client: Client, planner: FakePlanner) -> None:
-        assert client.estimate_memory(JOB, gpu_type="nvidia-t4", confidence=0.9) == ESTIMATE
+        answer = client.estimate_memory(JOB, gpu_type="nvidia-t4", confidence=0.9)
+        assert answer == EstimateMemoryResponse(estimate=ESTIMATE)
         [request] = planner.requests
         assert request == memplan.EstimateMemoryRequest(
             job=JOB, gpu_type="nvidia-t4", confidence=0.9
@@ -88,6 +93,13 @@ class TestMethods:
     def test_plan_job(self, client: Client) -> None:
         assert client.plan_job(JOB) == plan(Verdict.FITS, Verdict.DOES_NOT_FIT)
 
+    def test_what_was_measured_comes_along(self, client: Client, planner: FakePlanner) -> None:
+        planner.answers["EstimateMemory"] = lambda request: EstimateMemoryResponse(profile=PROFILE)
+        planner.answers["PlanJob"] = lambda request: PlanJobResponse(profile=PROFILE)
+        assert client.estimate_memory(JOB).profile == PROFILE
+        assert client.plan_job(JOB, measurement_budget=timedelta(seconds=9)).profile == PROFILE
+        assert planner.requests[1].measurement_budget == timedelta(seconds=9)
+
     def test_one_gpu_given_as_text_is_refused(self, client: Client) -> None:
         with pytest.raises(TypeError, match=r"\['nvidia-t4'\]"):
             client.plan_job(JOB, "nvidia-t4")
@@ -109,8 +121,18 @@ class TestMethods:
             ProfileMemoryResponse(profile=MeasuredProfile(device_name="x")),
         ]
         planner.answers["ProfileMemory"] = lambda request: iter(events)
-        assert list(client.profile_memory(JOB, time_limit=timedelta(seconds=5))) == events
-        assert planner.requests[0].time_limit == timedelta(seconds=5)
+        wanted: dict[str, Any] = {
+            "step_count": 7,
+            "warmup_step_count": 1,
+            "memory_limit_bytes": 1 << 33,
+            "time_limit": timedelta(seconds=5),
+            "device_type": DeviceType.CUDA,
+            "gpu_type": "nvidia-t4",
+            "wait_for_gpu": True,
+            "find_batch_size": True,
+        }
+        assert list(client.profile_memory(JOB, **wanted)) == events
+        assert planner.requests == [ProfileMemoryRequest(job=JOB, **wanted)]
 
     def test_a_profile_that_nobody_reads_on_is_cancelled(
         self, client: Client, planner: FakePlanner
@@ -128,12 +150,22 @@ class TestMethods:
         planner.answers["ProfileMemory"] = events
         stream = client.profile_memory(JOB)
         next(stream)
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
         assert gone.wait(5)
 
     def test_no_profiler(self, client: Client) -> None:
         with pytest.raises(UnsupportedError):
             next(client.profile_memory(JOB))
+
+    def test_get_profile(self, client: Client, planner: FakePlanner) -> None:
+        assert client.get_profile("p-1") == stored("p-1")
+        assert planner.requests[0].profile_id == "p-1"
+
+    def test_list_profiles(self, client: Client, planner: FakePlanner) -> None:
+        found = client.list_profiles(gpu_type="t4", job_digest="d", page_size=2)
+        assert [p.profile_id for p in found] == ["p-5", "p-4", "p-3", "p-2", "p-1"]
+        assert [r.page_token for r in planner.requests] == ["", "2", "4"]
+        assert {(r.gpu_type, r.job_digest) for r in planner.requests} == {("t4", "d")}
 
 
 class TestDeadlines:
@@ -143,8 +175,16 @@ class TestDeadlines:
         list(client.list_models())
         list(client.profile_memory(JOB))
         client.plan_job(JOB, timeout=2)
-        assert all(9 < seconds < 11 for seconds in planner.seconds_left[:3])
+        assert all(9 < seconds < 11 for seconds in planner.seconds_left[:2])
+        assert 69 < planner.seconds_left[2] < 71
         assert 1 < planner.seconds_left[3] < 3
+
+    def test_time_to_measure_comes_on_top(self, client: Client, planner: FakePlanner) -> None:
+        planner.answers["ProfileMemory"] = lambda request: iter(())
+        client.plan_job(JOB, measurement_budget=timedelta(seconds=100))
+        list(client.profile_memory(JOB, time_limit=timedelta(seconds=5)))
+        client.plan_job(JOB, measurement_budget=timedelta(seconds=100), timeout=2)
+        assert [round(seconds) for seconds in planner.seconds_left] == [110, 15, 2]
 
     def test_it_is_kept(self, client: Client, planner: FakePlanner) -> None:
         planner.answers["PlanJob"] = lambda request: time.sleep(0.5) or plan(Verdict.FITS)
@@ -204,6 +244,20 @@ class TestErrors:
             client.plan_job(JOB)
         assert caught.value.retry_after == 1.5
         assert len(planner.requests) == 1
+
+    def test_whether_it_is_the_server_that_is_unavailable(self, planner: FakePlanner) -> None:
+        with Client(planner.target, retries=0) as client:
+            info = error_details_pb2.ErrorInfo(reason="UNREACHABLE", domain="memplan")
+            planner.fail("PlanJob", grpc.StatusCode.UNAVAILABLE, info)
+            with pytest.raises(UnavailableError) as caught:
+                client.plan_job(JOB)
+            assert caught.value.answered
+        with (
+            Client(f"127.0.0.1:{free_port()}", retries=0) as client,
+            pytest.raises(UnavailableError) as caught,
+        ):
+            client.plan_job(JOB)
+        assert not caught.value.answered
 
     def test_incidents(self, client: Client, planner: FakePlanner) -> None:
         details = error_details_pb2.RequestInfo(request_id="abc")
@@ -372,6 +426,8 @@ class TestPackage:
             "plan_accumulation",
             "plan_job",
             "profile_memory",
+            "get_profile",
+            "list_profiles",
             "list_gpu_types",
             "list_models",
         ]

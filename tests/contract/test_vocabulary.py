@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Optional
 
@@ -25,6 +25,13 @@ SCALARS = {
     FieldDescriptor.CPPTYPE_BOOL: bool,
     FieldDescriptor.CPPTYPE_STRING: str,
 }
+TIMES = {"google.protobuf.Duration": timedelta, "google.protobuf.Timestamp": datetime}
+MAY_BE_ABSENT = {
+    "memplan.v1.EstimateMemoryResponse.profile",
+    "memplan.v1.PlanJobResponse.accumulation",
+    "memplan.v1.PlanJobResponse.profile",
+}
+"""Messages of which absence means something."""
 
 
 def test_every_name_has_its_counterpart() -> None:
@@ -85,8 +92,7 @@ def may_be_none(field: FieldDescriptor) -> bool:
     """Optional scalars, members of a oneof, and messages whose absence means something."""
     if field.message_type is None or field.containing_oneof is not None:
         return field.has_presence
-    duration = field.message_type.full_name == "google.protobuf.Duration"
-    return duration or field.full_name == "memplan.v1.PlanJobResponse.accumulation"
+    return field.message_type.full_name in TIMES or field.full_name in MAY_BE_ABSENT
 
 
 def element_type(field: FieldDescriptor) -> Any:
@@ -94,7 +100,7 @@ def element_type(field: FieldDescriptor) -> Any:
         return getattr(types, field.enum_type.name)
     if field.message_type is None:
         return SCALARS[field.cpp_type]
-    known = {"google.protobuf.Duration": timedelta, "google.protobuf.Struct": Mapping[str, Any]}
+    known = {**TIMES, "google.protobuf.Struct": Mapping[str, Any]}
     return known.get(field.message_type.full_name) or getattr(types, field.message_type.name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from memplan.types import (
     Layer,
     LayerStack,
     Linear,
+    MeasuredProfile,
     Model,
     Optimizer,
     OptimizerType,
@@ -131,6 +132,46 @@ class TestProto:
         else:
             expected = expected or timedelta(seconds=seconds)
             assert from_proto(message).time_limit == expected
+
+    @pytest.mark.parametrize(
+        ("seconds", "nanos", "expected"),
+        [
+            (0, 1999, datetime(1970, 1, 1, 0, 0, 0, 1, tzinfo=UTC)),
+            (-1, 999_999_999, datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)),
+            (253_402_300_799, 0, datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+            (253_402_300_800, 0, None),
+            (-62_135_596_801, 0, None),
+            (2**62, 0, None),
+            (0, -1, None),
+            (0, 10**9, None),
+        ],
+    )
+    def test_timestamps(self, seconds: int, nanos: int, expected: datetime | None) -> None:
+        message = planner_pb2.MeasuredProfile()
+        message.create_time.seconds, message.create_time.nanos = seconds, nanos
+        if expected is None:
+            assert violations(from_proto, message) == {"create_time": "the time is out of range"}
+        else:
+            assert from_proto(message).create_time == expected
+
+    @pytest.mark.parametrize(
+        "time",
+        [
+            datetime(2026, 1, 31),
+            datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
+            "2026-01-31T08:15:00Z",
+        ],
+    )
+    def test_times_that_cannot_be_sent(self, time: Any) -> None:
+        found = violations(to_proto, MeasuredProfile(create_time=time))
+        assert found["create_time"].startswith("must be a datetime with a time zone, not")
+
+    def test_times_of_other_zones_are_sent_as_utc(self) -> None:
+        east = timezone(timedelta(hours=2))
+        profile = MeasuredProfile(create_time=datetime(2026, 1, 31, 1, 30, tzinfo=east))
+        read = from_proto(to_proto(profile)).create_time
+        assert read.isoformat() == "2026-01-30T23:30:00+00:00"
+        assert to_dict(profile, defaults=False) == {"create_time": "2026-01-30T23:30:00Z"}
 
     def test_unknown_enum_numbers_are_all_reported_with_their_paths(self) -> None:
         message = planner_pb2.PlanJobRequest()
@@ -282,6 +323,10 @@ class TestPlain:
     @pytest.mark.parametrize("text", ["60", 60, "1e9s", "-", "9" * 30 + "s", "9" * 5000 + "s"])
     def test_wrong_durations(self, text: object) -> None:
         assert "time_limit" in violations(from_dict, ProfileMemoryRequest, {"time_limit": text})
+
+    @pytest.mark.parametrize("text", ["yesterday", 1767225600, "2026-01-31T08:15:00", "9" * 5000])
+    def test_wrong_times(self, text: object) -> None:
+        assert "create_time" in violations(from_dict, MeasuredProfile, {"create_time": text})
 
 
 @pytest.mark.parametrize("number", [value.number for value in job_pb2.Precision.DESCRIPTOR.values])

@@ -23,11 +23,20 @@ VALUES = {
     "answer_cache_size": ("1MiB", 1 << 20),
     "timeline_cache_size": ("1048576", 1 << 20),
     "store_size": ("3gib", 3 << 30),
+    "profiler": ("gpu-0:50051, gpu-1:50051", ("gpu-0:50051", "gpu-1:50051")),
+    "profile_queue_length": ("5", 5),
+    "profile_time_limit": ("300", 300.0),
+    "profile_memory_limit": ("4GiB", 4 << 30),
     "drain_time": ("5", 5.0),
     "log_level": ("DEBUG", "debug"),
     "log_format": ("json", "json"),
 }
-FILES = {"tls_cert": "cert.pem", "tls_key": "key.pem", "tls_client_ca": "ca.pem"}
+FILES = {
+    "profiler_ca": "profilers.pem",
+    "tls_cert": "cert.pem",
+    "tls_key": "key.pem",
+    "tls_client_ca": "ca.pem",
+}
 
 
 def test_every_setting_is_tried_here() -> None:
@@ -54,6 +63,11 @@ def test_defaults_and_empty_variables() -> None:
     assert defaults.metrics_port is None
 
 
+def test_profilers_may_be_named_one_by_one() -> None:
+    flags = ["--profiler", "gpu-0:50051", "--profiler=gpu-1:50051"]
+    assert Settings.parse(flags, {}).profiler == ("gpu-0:50051", "gpu-1:50051")
+
+
 def test_a_truth_needs_no_value_as_a_flag() -> None:
     assert Settings.parse(["--prestart-workers"], {}).prestart_workers
     assert not Settings.parse(["--prestart-workers=no"], {}).prestart_workers
@@ -69,6 +83,7 @@ def test_a_truth_needs_no_value_as_a_flag() -> None:
         ("--worker-memory-limit", "8GB"),
         ("--worker-memory-limit", "0"),
         ("--job-time-limit", "nan"),
+        ("--profiler", "gpu-0:1,,gpu-1:1"),
         ("--job-time-limit", "0"),
         ("--prestart-workers", "maybe"),
         ("--log-level", "loud"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
@@ -13,20 +12,20 @@ from typing import Any, NoReturn
 
 import click
 
-from memplan import jobfile
 from memplan.cli import exits
+from memplan.cli.asking import ask_about_job, ask_server, one_gpu, rendering, show
 from memplan.cli.options import (
     format_option,
     gpu_options,
     job_options,
+    measure_option,
     plan_options,
     server_options,
 )
 from memplan.cli.output import emit, waiting, write
-from memplan.cli.report import report
-from memplan.cli.request import Given, assemble
+from memplan.cli.profiling import profile, profiles
+from memplan.cli.request import Given
 from memplan.client import Client
-from memplan.errors import MemplanError
 from memplan.types import GpuTarget
 from memplan.wire import to_dict
 
@@ -77,6 +76,10 @@ def cli() -> None:
         signal.signal(signal.SIGTERM, _terminated)
 
 
+cli.add_command(profile)
+cli.add_command(profiles)
+
+
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
     """Leave through the context managers, so that an embedded server takes its workers along."""
     sys.exit(128 + number)
@@ -86,6 +89,7 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 @job_options
 @gpu_options
 @plan_options
+@measure_option
 @format_option
 @server_options
 def plan(**options: Any) -> int:
@@ -96,13 +100,16 @@ def plan(**options: Any) -> int:
         --optimizer adam --gpu nvidia-t4 --global-batch-size 1024
     memplan plan -f job.yaml --format json
 
-    Without --gpu it is about every GPU type of the catalog. The estimate and the accumulation plan
-    are for the first one.
+    Without --gpu it is about every GPU type of the catalog. The estimate, the measurement and the
+    accumulation plan are for the first one.
     """
 
     def ask(client: Client, given: Given) -> int:
         request = given.request
-        with waiting("planning"):
+        budget = request.measurement_budget
+        # The time that the answer may take does not shrink by what is spent on measuring.
+        options["timeout"] += budget.total_seconds() if budget is not None else 0
+        with waiting("planning" if budget is None else "planning and measuring"):
             answer = client.plan_job(
                 request.job,
                 request.gpus,
@@ -110,13 +117,16 @@ def plan(**options: Any) -> int:
                 data_parallel_size=request.data_parallel_size,
                 headroom_fraction=request.headroom_fraction,
                 confidence=request.confidence,
+                measurement_budget=budget,
+                timeout=options["timeout"],
             )
         data = to_dict(answer)
         data.setdefault("accumulation", None)
-        _show(options, given, data, lambda text, width: text.plan(answer, width))
+        data.setdefault("profile", None)
+        show(options, given, data, lambda text, width: text.plan(answer, width))
         return exits.for_placements(answer.placements)
 
-    return _answer(options, ask)
+    return ask_about_job(options, ask)
 
 
 @cli.command(epilog=exits.HELP)
@@ -135,7 +145,7 @@ def estimate(**options: Any) -> int:
     """
 
     def ask(client: Client, given: Given) -> int:
-        gpu = _one_gpu(given) or GpuTarget()
+        gpu = one_gpu(given) or GpuTarget()
         if gpu.free_bytes is not None:
             raise click.UsageError("An estimate does not depend on free memory: see memplan plan.")
         with waiting("estimating"):
@@ -144,10 +154,12 @@ def estimate(**options: Any) -> int:
                 gpu_type=gpu.gpu_type,
                 confidence=given.request.confidence,
             )
-        _show(options, given, to_dict(answer), lambda text, width: text.estimate(answer, width))
+        data = to_dict(answer.estimate)
+        data["profile"] = None if answer.profile is None else to_dict(answer.profile)
+        show(options, given, data, lambda text, width: text.estimate(answer, width))
         return exits.FITS
 
-    return _answer(options, ask)
+    return ask_about_job(options, ask)
 
 
 @cli.command("batch-size", epilog=exits.HELP)
@@ -177,10 +189,10 @@ def batch_size(**options: Any) -> int:
                 max_batch_size=options["max_batch_size"] or 0,
             )
         data = {"batch_sizes": [to_dict(answer) for answer in answers]}
-        _show(options, given, data, lambda text, width: text.batch_sizes(answers, width))
+        show(options, given, data, lambda text, width: text.batch_sizes(answers, width))
         return exits.for_batch_sizes(answers)
 
-    return _answer(options, ask)
+    return ask_about_job(options, ask)
 
 
 @cli.command(epilog=exits.HELP)
@@ -199,7 +211,7 @@ def accumulate(**options: Any) -> int:
     """
 
     def ask(client: Client, given: Given) -> int:
-        gpu = _one_gpu(given)
+        gpu = one_gpu(given)
         if gpu is None:
             raise click.UsageError("Missing option '--gpu'.")
         request = given.request
@@ -212,10 +224,10 @@ def accumulate(**options: Any) -> int:
                 headroom_fraction=request.headroom_fraction,
                 confidence=request.confidence,
             )
-        _show(options, given, to_dict(answer), lambda text, width: text.accumulation(answer))
+        show(options, given, to_dict(answer), lambda text, width: text.accumulation(answer))
         return exits.FITS if answer.feasible else exits.DOES_NOT_FIT
 
-    return _answer(options, ask)
+    return ask_about_job(options, ask)
 
 
 @cli.command()
@@ -228,10 +240,10 @@ def gpus(search: str, **options: Any) -> int:
     def ask(client: Client) -> int:
         found = list(client.list_gpu_types(search))
         data = {"gpu_types": [to_dict(gpu) for gpu in found]}
-        emit(options["style"], data, lambda width: _text().gpu_types(found, width))
+        emit(options["style"], data, lambda width: rendering().gpu_types(found, width))
         return exits.FITS
 
-    return _call(options, ask)
+    return ask_server(options, ask)
 
 
 @cli.command()
@@ -251,7 +263,7 @@ def models(search: str, **options: Any) -> int:
             emit(options["style"], data, lambda width: None)
         return exits.FITS
 
-    return _call(options, ask)
+    return ask_server(options, ask)
 
 
 @cli.command("version")
@@ -272,58 +284,3 @@ def show_version(style: str) -> int:
     else:
         emit(style, found, lambda width: None)
     return exits.FITS
-
-
-def _answer(options: dict[str, Any], ask: Callable[[Client, Given], int]) -> int:
-    """Make the request; print it for --dry-run, else let `ask` answer it. Returns the exit code."""
-    try:
-        given = assemble(options)
-    except MemplanError as error:
-        report(error, str, options)
-        return exits.for_error(error)
-    if options["dry_run"]:
-        write(jobfile.dump(given.request, style="json" if options["style"] == "json" else "yaml"))
-        return exits.FITS
-    return _call(options, lambda client: ask(client, given), given)
-
-
-def _call(options: dict[str, Any], ask: Callable[[Client], int], given: Given | None = None) -> int:
-    from memplan.cli.server import connected
-
-    try:
-        with connected(options) as client:
-            return ask(client)
-    except MemplanError as error:
-        report(error, given.name_of if given else _option_name, options)
-        return exits.for_error(error)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _option_name(path: str) -> str:
-    return {"filter": "SEARCH"}.get(path, path)
-
-
-def _one_gpu(given: Given) -> GpuTarget | None:
-    if len(given.request.gpus) > 1:
-        raise click.UsageError("This command is about one GPU type: give --gpu once.")
-    return given.request.gpus[0] if given.request.gpus else None
-
-
-def _show(
-    options: dict[str, Any], given: Given, data: Any, render: Callable[[Any, int], Any]
-) -> None:
-    def with_title(width: int) -> Any:
-        from rich.console import Group
-
-        text = _text()
-        return Group(text.job_title(given.request.job), render(text, width))
-
-    emit(options["style"], data, with_title)
-
-
-def _text() -> Any:
-    """The module that renders text: rich is imported when it is needed."""
-    from memplan.cli import text
-
-    return text

@@ -34,7 +34,7 @@ Exit codes:
   0    it fits on at least one GPU asked about; or there is an answer that needs no fitting
   1    something else went wrong: no answer in time, too many calls, a defect
   2    the request is wrong: usage, a job file, an unknown model or GPU
-  3    it fits on none of the GPUs asked about
+  3    it fits on none of the GPUs asked about; measured, it ran out of memory
   4    the server cannot be reached, or there is none to start
   5    it is certain for none of the GPUs, and uncertain for at least one
   130  interrupted"""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,9 +13,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from memplan.plain import did_you_mean
-from memplan.shorthand import expand
+from memplan.shorthand import expand, parse_bytes
 from memplan.types import (
     AllocatorSettings,
+    DeviceType,
     GpuTarget,
     GradientClipping,
     InputTensor,
@@ -26,7 +29,17 @@ from memplan.types import (
 )
 from memplan.wire import WireError, from_dict
 
-__all__ = ["format_option", "gpu_options", "job_options", "plan_options", "server_options"]
+__all__ = [
+    "format_option",
+    "gpu_options",
+    "job_options",
+    "measure_option",
+    "plan_options",
+    "profile_filter_options",
+    "profile_options",
+    "profile_server_options",
+    "server_options",
+]
 
 C = TypeVar("C", bound=Callable[..., Any])
 Decorator = Callable[[C], C]
@@ -90,6 +103,35 @@ class KeyValue(click.ParamType):  # type: ignore[type-arg]
             return key, _yaml.load(text)
         except yaml.YAMLError:
             self.fail(f"the value of {key} is no YAML: {text!r}", param, ctx)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes, `12GiB`."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Bytes."""
+        try:
+            return value if isinstance(value, int) else parse_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """A time above 0, in seconds."""
+
+    name = "SECONDS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A timedelta."""
+        try:
+            time = value if isinstance(value, timedelta) else timedelta(seconds=float(value))
+        except (ValueError, OverflowError):
+            time = timedelta()
+        if time <= timedelta():
+            self.fail(f"{value!r} is no number of seconds above 0", param, ctx)
+        return time
 
 
 def _flag(name: str, text: str) -> Decorator[Any]:
@@ -174,6 +216,28 @@ _PLAN: list[Decorator[Any]] = [
     _number("global-batch-size", int, "N", "Samples per optimizer step over all ranks."),
     _number("data-parallel-size", int, "N", "Ranks. Default: 1."),
 ]
+_PROFILE: list[Decorator[Any]] = [
+    _member("device", DeviceType, "cuda or cpu. Default: a GPU where there is one, else the CPU."),
+    click.option("--gpu", "gpu_type", metavar="NAME", help="Only on a GPU of this type."),
+    _number("steps", int, "N", "Steps to measure, 1 to 100. Default: 3."),
+    _number("warmup-steps", int, "N", "Steps before them that do not count. Default: 2."),
+    click.option(
+        "--memory-limit",
+        type=Size(),
+        help="Memory that the job may take, to imitate a smaller GPU: 12GiB. Default: all.",
+    ),
+    click.option("--time-limit", type=Seconds(), help="Longest time that it may run. Default: 60."),
+    click.option("--wait", is_flag=True, help="Wait for a GPU that others use. Default: give up."),
+    click.option(
+        "--find-batch-size",
+        is_flag=True,
+        help="Measure other batch sizes too: the largest that runs, and the fastest.",
+    ),
+]
+_PROFILE_FILTER: list[Decorator[Any]] = [
+    click.option("--gpu", "gpu_type", metavar="NAME", help="Only of this GPU type."),
+    click.option("--job", "job_digest", metavar="DIGEST", help="Only of the job with this digest."),
+]
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SERVER: list[Decorator[Any]] = [
@@ -184,19 +248,22 @@ _SERVER: list[Decorator[Any]] = [
         show_envvar=True,
         help="Server to ask. Default: one started for this command, in this environment.",
     ),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        default=120.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="Longest time to wait for the answer.",
-    ),
     click.option("--tls", is_flag=True, help="Encrypt the connection to --server."),
     click.option("--tls-ca", type=_FILE, help="Authorities to trust, PEM. Implies --tls."),
     click.option("--tls-cert", type=_FILE, help="Client certificate, PEM. Implies --tls."),
     click.option("--tls-key", type=_FILE, help="Key of --tls-cert, PEM."),
 ]
+
+
+def _timeout(default: float) -> Decorator[Any]:
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=default,
+        show_default=True,
+        metavar="SECONDS",
+        help="Longest time to wait for the answer.",
+    )
 
 
 def _all(decorators: list[Decorator[Any]]) -> Decorator[Any]:
@@ -214,9 +281,21 @@ gpu_options = _all([_GPU, _HEADROOM, _CONFIDENCE])
 """The GPUs asked about, and how surely a job shall fit."""
 plan_options = _all(_PLAN)
 """The global batch."""
-server_options = _all(_SERVER)
+measure_option = click.option(
+    "--measure",
+    type=Seconds(),
+    help="Also run the job on a GPU of the server, for at most so long.",
+)
+"""Whether to measure what is planned."""
+profile_options = _all(_PROFILE)
+"""How to measure."""
+profile_filter_options = _all(_PROFILE_FILTER)
+"""Which of the stored profiles."""
+server_options = _all([_timeout(120), *_SERVER])
 """Whom to ask."""
-format_option = click.option(
+profile_server_options = _all([_timeout(3600), *_SERVER])
+"""The same for what waits in a queue."""
+_STYLE = click.option(
     "--format",
     "style",
     type=click.Choice(["text", "json", "yaml"]),
@@ -224,3 +303,15 @@ format_option = click.option(
     show_default=True,
     help="How to print the answer.",
 )
+
+
+def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How to print the answer: `style`."""
+
+    @_STYLE
+    @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+    @wraps(command)
+    def with_style(*args: Any, style: str, as_json: bool, **kwargs: Any) -> Any:
+        return command(*args, style="json" if as_json else style, **kwargs)
+
+    return with_style

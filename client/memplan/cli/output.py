@@ -36,7 +36,7 @@ def emit(style: str, data: Any, render: Callable[[int], Any]) -> None:
 
 
 def _print_text(render: Callable[[int], Any]) -> None:
-    from memplan.cli.text import console
+    from memplan.cli.layout import console
 
     out = console()
     with out.capture() as captured:

@@ -22,6 +22,10 @@ from memplan.errors import (
 __all__ = ["report"]
 
 
+_LISTINGS = {"GPU type": "memplan gpus SEARCH", "profile": "memplan profiles list"}
+"""Kind of a name that is not known: the command that lists those that are."""
+
+
 def report(error: MemplanError, name_of: Callable[[str], str], options: dict[str, Any]) -> None:
     """Print the error. `name_of` says what the user calls a field of the request."""
     click.echo(f"memplan: {_headline(error, options)}", err=True)
@@ -43,22 +47,27 @@ def _headline(error: MemplanError, options: dict[str, Any]) -> str:
     if isinstance(error, InvalidRequestError) and error.violations:
         count = len(error.violations)
         return f"the request has {'a mistake' if count == 1 else f'{count} mistakes'}:"
-    if isinstance(error, UnavailableError) and options.get("server"):
+    if _unreached(error, options):
         return f"the server at {options['server']} cannot be reached: {error.message}"
     if isinstance(error, DeadlineExceededError) and error.message == "Deadline Exceeded":
         return f"there is no answer after {options['timeout']:g} seconds."  # gRPC's own words
     return error.message
 
 
+def _unreached(error: MemplanError, options: dict[str, Any]) -> bool:
+    """Whether it is the server named that does not answer."""
+    return isinstance(error, UnavailableError) and not error.answered and bool(options["server"])
+
+
 def _remedies(error: MemplanError, options: dict[str, Any]) -> list[str]:
     if isinstance(error, UnknownNameError):
-        listing = "memplan gpus" if "GPU" in error.kind else "memplan models"
-        return [f"`{listing} SEARCH` lists what can be named."]
+        listing = _LISTINGS.get(error.kind, "memplan models SEARCH")
+        return [f"`{listing}` lists what can be named."]
     if isinstance(error, DeadlineExceededError):
         return ["--timeout SECONDS waits longer."]
     if isinstance(error, LimitExceededError) and error.retry_after is not None:
         return [f"Try again in {error.retry_after:g} seconds."]
-    if isinstance(error, UnavailableError) and options.get("server"):
+    if _unreached(error, options):
         from_environment = os.environ.get("MEMPLAN_SERVER") == options["server"]
         named = "MEMPLAN_SERVER" if from_environment else "--server"
         return [

@@ -40,6 +40,7 @@ _FIELDS = {
     "confidence": "confidence",
     "global_batch_size": "global_batch_size",
     "data_parallel_size": "data_parallel_size",
+    "measure": "measurement_budget",
 }
 """Field of the request that each option sets, in the order in which they are applied."""
 
@@ -49,7 +50,17 @@ _FLAGS = {"model": "MODEL", "inputs": "--input", "gpus": "--gpu"}
 _SAME = {"gpu_type": "gpus", "gpu": "gpus"}
 """Fields of other requests that are made from a field of this one."""
 
-_NOT_IN_FILES = {"multiple_of": "--multiple-of", "max_batch_size": "--max-batch-size"}
+_NOT_IN_FILES = {
+    "multiple_of": "--multiple-of",
+    "max_batch_size": "--max-batch-size",
+    "device_type": "--device",
+    "step_count": "--steps",
+    "warmup_step_count": "--warmup-steps",
+    "memory_limit_bytes": "--memory-limit",
+    "time_limit": "--time-limit",
+    "wait_for_gpu": "--wait",
+    "find_batch_size": "--find-batch-size",
+}
 """Fields of other requests that only an option sets."""
 
 

@@ -15,7 +15,14 @@ from memplan.errors import UnavailableError
 
 __all__ = ["connected"]
 
-_SETTINGS = ("data_dir", "workers", "worker_memory_limit", "job_time_limit", "store_size")
+_SETTINGS = (
+    "data_dir",
+    "workers",
+    "worker_memory_limit",
+    "job_time_limit",
+    "store_size",
+    "profile_store_url",
+)
 """Settings of the server that the embedded one takes from its environment variables."""
 _LOG_BYTES = 1 << 20
 

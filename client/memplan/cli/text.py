@@ -1,44 +1,39 @@
 """Answers as text for people: sections of a bar, tables and lists.
 
-The console is rich's: it respects the width of the terminal, NO_COLOR and pipes. Without colours
-the parts of the bar differ by their letters.
+Without colours the parts of the bar differ by their letters.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from memplan.cli import measured
+from memplan.cli.layout import INDENT, PHASES, listing, section, size, table
 from memplan.types import (
     AccumulationPlan,
     BatchSizeRecommendation,
+    EstimateMemoryResponse,
     GpuTarget,
     GpuType,
+    MeasuredProfile,
     MemoryBreakdown,
     MemoryEstimate,
-    Phase,
     Placement,
     PlanJobResponse,
-    TrainingJob,
     Verdict,
 )
 
 __all__ = [
     "accumulation",
     "batch_sizes",
-    "console",
     "estimate",
     "gpu_types",
-    "job_title",
     "plan",
-    "size",
 ]
 
 _PARTS: dict[str, tuple[str, str, str]] = {
@@ -56,11 +51,6 @@ _PARTS: dict[str, tuple[str, str, str]] = {
 }
 """Field of the breakdown: words, colour, character of its part of the bar."""
 
-_PHASES = {
-    Phase.FORWARD: "forward pass",
-    Phase.BACKWARD: "backward pass",
-    Phase.OPTIMIZER_STEP: "optimizer step",
-}
 _VERDICTS = {
     Verdict.FITS: ("fits", "bold green"),
     Verdict.DOES_NOT_FIT: ("does not fit", "bold red"),
@@ -69,40 +59,13 @@ _VERDICTS = {
 }
 _MOST_REMEDIES = 3
 _WIDEST_BAR = 72
-_INDENT = 2
-_GAP = 2
-
-
-def console() -> Console:
-    """A console on stdout that takes text as it is."""
-    return Console(file=sys.stdout, markup=False, emoji=False, highlight=False, soft_wrap=False)
-
-
-def size(count: int) -> str:
-    """Bytes for people: `6.20 GiB`, `97.5 MiB`, `512 B`."""
-    if abs(count) >= 1 << 30:
-        return f"{count / (1 << 30):,.2f} GiB"
-    if abs(count) >= 1 << 20:
-        return f"{count / (1 << 20):.1f} MiB"
-    return f"{count / 1024:.1f} KiB" if abs(count) >= 1024 else f"{count} B"
-
-
-def job_title(job: TrainingJob) -> RenderableType:
-    """The job in a line: `torchvision/resnet50, batch 64, adam, fp32`."""
-    catalog = job.model.catalog
-    parts = [
-        catalog.name if catalog else "layer stack",
-        f"batch {job.micro_batch_size}" if job.micro_batch_size else "",
-        job.optimizer.type.value if job.optimizer.type.name != "UNSPECIFIED" else "sgd",
-        job.precision.value if job.precision.name != "UNSPECIFIED" else "fp32",
-    ]
-    return Text(", ".join(filter(None, parts)), style="bold")
 
 
 def plan(answer: PlanJobResponse, width: int) -> RenderableType:
     """Everything that PlanJob answers."""
     parts = [
         _memory(answer.estimate, width),
+        *_measured(answer.profile, answer.estimate, width),
         _placements(answer.placements, width),
         batch_sizes(answer.batch_sizes, width),
     ]
@@ -111,9 +74,19 @@ def plan(answer: PlanJobResponse, width: int) -> RenderableType:
     return Group(*parts, *_grounds(answer.estimate, width))
 
 
-def estimate(answer: MemoryEstimate, width: int) -> RenderableType:
-    """One estimate."""
-    return Group(_memory(answer, width), *_grounds(answer, width))
+def estimate(answer: EstimateMemoryResponse, width: int) -> RenderableType:
+    """One estimate, and what was measured before."""
+    return Group(
+        _memory(answer.estimate, width),
+        *_measured(answer.profile, answer.estimate, width),
+        *_grounds(answer.estimate, width),
+    )
+
+
+def _measured(
+    profile: MeasuredProfile | None, estimate: MemoryEstimate, width: int
+) -> list[RenderableType]:
+    return [] if profile is None else [measured.beside(profile, estimate, width)]
 
 
 def batch_sizes(answers: Sequence[BatchSizeRecommendation], width: int) -> RenderableType:
@@ -130,7 +103,7 @@ def batch_sizes(answers: Sequence[BatchSizeRecommendation], width: int) -> Rende
     ]
     headers = ("GPU", "recommended", "needs", "largest", "formula says")
     why = [f"{_gpu(one.gpu)}: {one.reason}" for one in answers if not one.max_batch_size]
-    return _section("Batch size", _table(headers, rows, width), *_list(why))
+    return section("Batch size", table(headers, rows, width), *listing(why))
 
 
 def accumulation(answer: AccumulationPlan) -> RenderableType:
@@ -140,10 +113,10 @@ def accumulation(answer: AccumulationPlan) -> RenderableType:
         lines.append(f"{_arithmetic(answer)}; needs {size(answer.device_used_bytes)}")
     lines.append(answer.reason)
     points = answer.advice if answer.feasible else tuple(r.description for r in answer.remedies)
-    return _section(
+    return section(
         f"Global batch {answer.global_batch_size:,} on {_gpu(answer.gpu)}",
         *(Text(line) for line in lines if line),
-        *_list(points),
+        *listing(points),
     )
 
 
@@ -159,7 +132,7 @@ def gpu_types(types: Iterable[GpuType], width: int) -> RenderableType:
         )
         for one in types
     ]
-    return _table(("GPU", "memory", "usable", "compute", "SMs"), rows, width + _INDENT)
+    return table(("GPU", "memory", "usable", "compute", "SMs"), rows, width + INDENT)
 
 
 def _arithmetic(answer: AccumulationPlan) -> str:
@@ -179,7 +152,7 @@ def _arithmetic(answer: AccumulationPlan) -> str:
 
 def _memory(answer: MemoryEstimate, width: int) -> RenderableType:
     confidence = f" ({answer.confidence:.0%} confidence)" if answer.confidence else ""
-    phase = _PHASES.get(answer.peak_phase)
+    phase = PHASES.get(answer.peak_phase)
     lines = [
         f"expected {size(answer.device_used_bytes)}, at most {size(answer.upper_bound_bytes)}"
         f"{confidence}",
@@ -190,7 +163,7 @@ def _memory(answer: MemoryEstimate, width: int) -> RenderableType:
     if answer.model_state.parameter_count:
         lines.append(f"{answer.model_state.parameter_count:,} parameters")
     title = f"Memory on {answer.gpu_type}, batch {answer.micro_batch_size}"
-    return _section(title, *map(Text, lines), Text(), *_breakdown(answer.breakdown, width))
+    return section(title, *map(Text, lines), Text(), *_breakdown(answer.breakdown, width))
 
 
 def _breakdown(breakdown: MemoryBreakdown, width: int) -> list[RenderableType]:
@@ -200,7 +173,7 @@ def _breakdown(breakdown: MemoryBreakdown, width: int) -> list[RenderableType]:
     shown = [name for name in sorted(amounts, key=lambda n: -amounts[n]) if amounts[name] > 0]
     if total <= 0:
         return []
-    length = max(10, min(_WIDEST_BAR, width - 2 * _INDENT))
+    length = max(10, min(_WIDEST_BAR, width - 2 * INDENT))
     legend = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(2):
         legend.add_column()
@@ -241,7 +214,7 @@ def _placements(placements: Sequence[Placement], width: int) -> RenderableType:
         )
     headers = ("GPU", "verdict", "expected", "at most", "capacity", "to spare")
     notes = [_note(one) for one in placements if one.verdict is not Verdict.FITS]
-    return _section("Placement", _table(headers, rows, width, left=2), *_list(notes))
+    return section("Placement", table(headers, rows, width, left=2), *listing(notes))
 
 
 def _note(one: Placement) -> str:
@@ -258,12 +231,12 @@ def _grounds(answer: MemoryEstimate, width: int) -> list[RenderableType]:
     ]
     sections = []
     if modules:
-        table = _table(("module", "type", "bytes"), modules, width, left=2)
-        sections.append(_section("Most activations", table))
+        modules_table = table(("module", "type", "bytes"), modules, width, left=2)
+        sections.append(section("Most activations", modules_table))
     if answer.assumptions:
-        sections.append(_section("Assumptions", *_list(answer.assumptions)))
+        sections.append(section("Assumptions", *listing(answer.assumptions)))
     if versions:
-        sections.append(_section("Holds for", Text(versions)))
+        sections.append(section("Holds for", Text(versions)))
     return sections
 
 
@@ -271,42 +244,3 @@ def _gpu(target: GpuTarget) -> str:
     if target.free_bytes is None:
         return target.gpu_type
     return f"{target.gpu_type} ({size(target.free_bytes)} free)"
-
-
-def _table(
-    headers: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int, *, left: int = 1
-) -> RenderableType:
-    """A table, its first `left` columns aligned left; a list where it is wider than `width`."""
-    texts = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
-    columns = zip([Text(h) for h in headers], *texts, strict=True)
-    needed = sum(max(cell.cell_len for cell in column) + _GAP for column in columns)
-    if needed > width - _INDENT:
-        return Group(*_list(_in_words(headers, row) for row in texts))
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, _GAP, 0, 0))
-    for index, header in enumerate(headers):
-        table.add_column(header, justify="left" if index < left else "right", no_wrap=True)
-    for row in texts:
-        table.add_row(*row)
-    return table
-
-
-def _in_words(headers: Sequence[str], row: Sequence[Text]) -> str:
-    cells = zip(headers[1:], row[1:], strict=True)
-    return f"{row[0]}: " + ", ".join(f"{header} {cell}" for header, cell in cells if cell.plain)
-
-
-def _list(lines: Iterable[str]) -> list[RenderableType]:
-    items: list[RenderableType] = []
-    for line in lines:
-        row = Table.grid()
-        row.add_column(width=cell_len("- "))
-        row.add_column(overflow="fold")
-        row.add_row("- ", line)
-        items.append(row)
-    return items
-
-
-def _section(title: str, *parts: RenderableType) -> RenderableType:
-    return Group(
-        Text(), Text(title, style="bold underline"), Padding(Group(*parts), (0, 0, 0, _INDENT))
-    )

@@ -5,10 +5,8 @@ Counterpart of `proto/memplan/v1/planner.proto`: same names, same meaning.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
 
 from memplan.types.estimate import (
     AccumulationPlan,
@@ -18,6 +16,7 @@ from memplan.types.estimate import (
 )
 from memplan.types.gpus import GpuTarget, GpuType
 from memplan.types.job import TrainingJob
+from memplan.types.profiles import MeasuredProfile
 
 __all__ = [
     "EstimateMemoryRequest",
@@ -26,34 +25,14 @@ __all__ = [
     "ListGpuTypesResponse",
     "ListModelsRequest",
     "ListModelsResponse",
-    "MeasuredProfile",
     "ModelInfo",
     "PlanAccumulationRequest",
     "PlanAccumulationResponse",
     "PlanJobRequest",
     "PlanJobResponse",
-    "ProfileMemoryRequest",
-    "ProfileMemoryResponse",
-    "ProfileProgress",
-    "ProfileStage",
     "RecommendBatchSizeRequest",
     "RecommendBatchSizeResponse",
 ]
-
-
-class ProfileStage(StrEnum):
-    """Stages of a profile."""
-
-    UNSPECIFIED = "unspecified"
-    """Not known."""
-    QUEUED = "queued"
-    """Waiting for a device."""
-    BUILDING = "building"
-    """The model is made."""
-    WARMING_UP = "warming-up"
-    """Steps that do not count."""
-    MEASURING = "measuring"
-    """Steps that count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +54,9 @@ class EstimateMemoryResponse:
 
     estimate: MemoryEstimate = field(default_factory=MemoryEstimate)
     """The estimate."""
+    profile: MeasuredProfile | None = None
+    """The newest profile of the same job at the same micro-batch size on this GPU type, where there
+    is one, without its curve."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +137,9 @@ class PlanJobRequest:
     """Confidence of the bounds, on which verdicts, recommended batches and remedies rest. Default
     0.99. In [0.5, 0.99]: for more there are not enough measurements. Answers state the one they
     hold for, which is not below this."""
+    measurement_budget: timedelta | None = None
+    """Longest time that may be spent on measuring the plan on a GPU of the server. Default: nothing
+    is measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,70 +154,8 @@ class PlanJobResponse:
     """For the first GPU. Not set without a global_batch_size."""
     placements: tuple[Placement, ...] = ()
     """One for each GPU asked about, in that order."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProfileMemoryRequest:
-    """Request of ProfileMemory."""
-
-    job: TrainingJob = field(default_factory=TrainingJob)
-    """The job. Required."""
-    step_count: int = 0
-    """Steps to measure after warm-up. Default 3. 1 to 100."""
-    memory_limit_bytes: int = 0
-    """Memory the job may take, to imitate a smaller GPU. Default: all that is free."""
-    time_limit: timedelta | None = None
-    """Longest time to spend once it runs. Default 60 s."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProfileProgress:
-    """Progress of a profile."""
-
-    stage: ProfileStage = ProfileStage.UNSPECIFIED
-    """What it is at."""
-    queue_position: int = 0
-    """Jobs before this one in the queue."""
-    step: int = 0
-    """Steps done."""
-    step_count: int = 0
-    """Steps to do."""
-    peak_reserved_bytes: int = 0
-    """Peak reserved bytes so far."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MeasuredProfile:
-    """What was measured."""
-
-    device_name: str = ""
-    """Name of the device as the driver gives it."""
-    peak_allocated_bytes: int = 0
-    """Peak allocated bytes."""
-    peak_reserved_bytes: int = 0
-    """Peak reserved bytes."""
-    device_used_bytes: int = 0
-    """Peak device-used bytes."""
-    out_of_memory: bool = False
-    """Whether it ran out of memory: the job needs more than memory_limit_bytes."""
-    memory_limit_bytes: int = 0
-    """Bytes it was allowed."""
-    step_count: int = 0
-    """Steps measured."""
-    step_time: timedelta | None = None
-    """Median time of a step."""
-    library_versions: Mapping[str, str] = field(default_factory=dict)
-    """Driver and library versions."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProfileMemoryResponse:
-    """Response of ProfileMemory: one event of the stream."""
-
-    progress: ProfileProgress | None = None
-    """It goes on."""
     profile: MeasuredProfile | None = None
-    """It is done: the last message of the stream."""
+    """What was measured for the first GPU: within measurement_budget, or earlier."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

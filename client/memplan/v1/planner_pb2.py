@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from memplan.v1 import estimate_pb2 as memplan_dot_v1_dot_estimate__pb2
 from memplan.v1 import gpus_pb2 as memplan_dot_v1_dot_gpus__pb2
 from memplan.v1 import job_pb2 as memplan_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18memplan/v1/planner.proto\x12\nmemplan.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19memplan/v1/estimate.proto\x1a\x15memplan/v1/gpus.proto\x1a\x14memplan/v1/job.proto\"c\n\x15\x45stimateMemoryRequest\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12\x10\n\x08gpu_type\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\"F\n\x16\x45stimateMemoryResponse\x12,\n\x08\x65stimate\x18\x01 \x01(\x0b\x32\x1a.memplan.v1.MemoryEstimate\"\xdd\x01\n\x19RecommendBatchSizeRequest\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12#\n\x04gpus\x18\x02 \x03(\x0b\x32\x15.memplan.v1.GpuTarget\x12\x1e\n\x11headroom_fraction\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bmultiple_of\x18\x04 \x01(\x03\x12\x16\n\x0emax_batch_size\x18\x05 \x01(\x03\x12\x12\n\nconfidence\x18\x06 \x01(\x01\x42\x14\n\x12_headroom_fraction\"V\n\x1aRecommendBatchSizeResponse\x12\x38\n\x0b\x62\x61tch_sizes\x18\x01 \x03(\x0b\x32#.memplan.v1.BatchSizeRecommendation\"\xe4\x01\n\x17PlanAccumulationRequest\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12\"\n\x03gpu\x18\x02 \x01(\x0b\x32\x15.memplan.v1.GpuTarget\x12\x19\n\x11global_batch_size\x18\x03 \x01(\x03\x12\x1a\n\x12\x64\x61ta_parallel_size\x18\x04 \x01(\x03\x12\x1e\n\x11headroom_fraction\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nconfidence\x18\x06 \x01(\x01\x42\x14\n\x12_headroom_fraction\"N\n\x18PlanAccumulationResponse\x12\x32\n\x0c\x61\x63\x63umulation\x18\x01 \x01(\x0b\x32\x1c.memplan.v1.AccumulationPlan\"\xdc\x01\n\x0ePlanJobRequest\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12#\n\x04gpus\x18\x02 \x03(\x0b\x32\x15.memplan.v1.GpuTarget\x12\x19\n\x11global_batch_size\x18\x03 \x01(\x03\x12\x1a\n\x12\x64\x61ta_parallel_size\x18\x04 \x01(\x03\x12\x1e\n\x11headroom_fraction\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nconfidence\x18\x06 \x01(\x01\x42\x14\n\x12_headroom_fraction\"\xd8\x01\n\x0fPlanJobResponse\x12,\n\x08\x65stimate\x18\x01 \x01(\x0b\x32\x1a.memplan.v1.MemoryEstimate\x12\x38\n\x0b\x62\x61tch_sizes\x18\x02 \x03(\x0b\x32#.memplan.v1.BatchSizeRecommendation\x12\x32\n\x0c\x61\x63\x63umulation\x18\x03 \x01(\x0b\x32\x1c.memplan.v1.AccumulationPlan\x12)\n\nplacements\x18\x04 \x03(\x0b\x32\x15.memplan.v1.Placement\"\x9b\x01\n\x14ProfileMemoryRequest\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12\x12\n\nstep_count\x18\x02 \x01(\x05\x12\x1a\n\x12memory_limit_bytes\x18\x03 \x01(\x03\x12-\n\ntime_limit\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x81\x01\n\x15ProfileMemoryResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.memplan.v1.ProfileProgressH\x00\x12.\n\x07profile\x18\x02 \x01(\x0b\x32\x1b.memplan.v1.MeasuredProfileH\x00\x42\x07\n\x05\x65vent\"\x91\x01\n\x0fProfileProgress\x12\'\n\x05stage\x18\x01 \x01(\x0e\x32\x18.memplan.v1.ProfileStage\x12\x16\n\x0equeue_position\x18\x02 \x01(\x05\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x12\n\nstep_count\x18\x04 \x01(\x05\x12\x1b\n\x13peak_reserved_bytes\x18\x05 \x01(\x03\"\xf5\x02\n\x0fMeasuredProfile\x12\x13\n\x0b\x64\x65vice_name\x18\x01 \x01(\t\x12\x1c\n\x14peak_allocated_bytes\x18\x02 \x01(\x03\x12\x1b\n\x13peak_reserved_bytes\x18\x03 \x01(\x03\x12\x19\n\x11\x64\x65vice_used_bytes\x18\x04 \x01(\x03\x12\x15\n\rout_of_memory\x18\x05 \x01(\x08\x12\x1a\n\x12memory_limit_bytes\x18\x06 \x01(\x03\x12\x12\n\nstep_count\x18\x07 \x01(\x05\x12,\n\tstep_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12J\n\x10library_versions\x18\t \x03(\x0b\x32\x30.memplan.v1.MeasuredProfile.LibraryVersionsEntry\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x13ListGpuTypesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"W\n\x14ListGpuTypesResponse\x12&\n\tgpu_types\x18\x01 \x03(\x0b\x32\x13.memplan.v1.GpuType\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"T\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.memplan.v1.ModelInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07library\x18\x02 \x01(\t*\x9e\x01\n\x0cProfileStage\x12\x1d\n\x19PROFILE_STAGE_UNSPECIFIED\x10\x00\x12\x18\n\x14PROFILE_STAGE_QUEUED\x10\x01\x12\x1a\n\x16PROFILE_STAGE_BUILDING\x10\x02\x12\x1c\n\x18PROFILE_STAGE_WARMING_UP\x10\x03\x12\x1b\n\x17PROFILE_STAGE_MEASURING\x10\x04\x32\xe8\x04\n\rMemoryPlanner\x12W\n\x0e\x45stimateMemory\x12!.memplan.v1.EstimateMemoryRequest\x1a\".memplan.v1.EstimateMemoryResponse\x12\x63\n\x12RecommendBatchSize\x12%.memplan.v1.RecommendBatchSizeRequest\x1a&.memplan.v1.RecommendBatchSizeResponse\x12]\n\x10PlanAccumulation\x12#.memplan.v1.PlanAccumulationRequest\x1a$.memplan.v1.PlanAccumulationResponse\x12\x42\n\x07PlanJob\x12\x1a.memplan.v1.PlanJobRequest\x1a\x1b.memplan.v1.PlanJobResponse\x12V\n\rProfileMemory\x12 .memplan.v1.ProfileMemoryRequest\x1a!.memplan.v1.ProfileMemoryResponse0\x01\x12Q\n\x0cListGpuTypes\x12\x1f.memplan.v1.ListGpuTypesRequest\x1a .memplan.v1.ListGpuTypesResponse\x12K\n\nListModels\x12\x1d.memplan.v1.ListModelsRequest\x1a\x1e.memplan.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18memplan/v1/planner.proto\x12\nmemplan.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19memplan/v1/estimate.proto\x1a\x15memplan/v1/gpus.proto\x1a\x14memplan/v1/job.proto\"c\n\x15\x45stimateMemoryRequest\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12\x10\n\x08gpu_type\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\"t\n\x16\x45stimateMemoryResponse\x12,\n\x08\x65stimate\x18\x01 \x01(\x0b\x32\x1a.memplan.v1.MemoryEstimate\x12,\n\x07profile\x18\x02 \x01(\x0b\x32\x1b.memplan.v1.MeasuredProfile\"\xdd\x01\n\x19RecommendBatchSizeRequest\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12#\n\x04gpus\x18\x02 \x03(\x0b\x32\x15.memplan.v1.GpuTarget\x12\x1e\n\x11headroom_fraction\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bmultiple_of\x18\x04 \x01(\x03\x12\x16\n\x0emax_batch_size\x18\x05 \x01(\x03\x12\x12\n\nconfidence\x18\x06 \x01(\x01\x42\x14\n\x12_headroom_fraction\"V\n\x1aRecommendBatchSizeResponse\x12\x38\n\x0b\x62\x61tch_sizes\x18\x01 \x03(\x0b\x32#.memplan.v1.BatchSizeRecommendation\"\xe4\x01\n\x17PlanAccumulationRequest\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12\"\n\x03gpu\x18\x02 \x01(\x0b\x32\x15.memplan.v1.GpuTarget\x12\x19\n\x11global_batch_size\x18\x03 \x01(\x03\x12\x1a\n\x12\x64\x61ta_parallel_size\x18\x04 \x01(\x03\x12\x1e\n\x11headroom_fraction\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nconfidence\x18\x06 \x01(\x01\x42\x14\n\x12_headroom_fraction\"N\n\x18PlanAccumulationResponse\x12\x32\n\x0c\x61\x63\x63umulation\x18\x01 \x01(\x0b\x32\x1c.memplan.v1.AccumulationPlan\"\x93\x02\n\x0ePlanJobRequest\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12#\n\x04gpus\x18\x02 \x03(\x0b\x32\x15.memplan.v1.GpuTarget\x12\x19\n\x11global_batch_size\x18\x03 \x01(\x03\x12\x1a\n\x12\x64\x61ta_parallel_size\x18\x04 \x01(\x03\x12\x1e\n\x11headroom_fraction\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nconfidence\x18\x06 \x01(\x01\x12\x35\n\x12measurement_budget\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\n\x12_headroom_fraction\"\x86\x02\n\x0fPlanJobResponse\x12,\n\x08\x65stimate\x18\x01 \x01(\x0b\x32\x1a.memplan.v1.MemoryEstimate\x12\x38\n\x0b\x62\x61tch_sizes\x18\x02 \x03(\x0b\x32#.memplan.v1.BatchSizeRecommendation\x12\x32\n\x0c\x61\x63\x63umulation\x18\x03 \x01(\x0b\x32\x1c.memplan.v1.AccumulationPlan\x12)\n\nplacements\x18\x04 \x03(\x0b\x32\x15.memplan.v1.Placement\x12,\n\x07profile\x18\x05 \x01(\x0b\x32\x1b.memplan.v1.MeasuredProfile\"\xa4\x02\n\x14ProfileMemoryRequest\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12\x12\n\nstep_count\x18\x02 \x01(\x05\x12\x1a\n\x12memory_limit_bytes\x18\x03 \x01(\x03\x12-\n\ntime_limit\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x0b\x64\x65vice_type\x18\x05 \x01(\x0e\x32\x16.memplan.v1.DeviceType\x12\x10\n\x08gpu_type\x18\x06 \x01(\t\x12\x19\n\x11warmup_step_count\x18\x07 \x01(\x05\x12\x14\n\x0cwait_for_gpu\x18\x08 \x01(\x08\x12\x17\n\x0f\x66ind_batch_size\x18\t \x01(\x08\"\x81\x01\n\x15ProfileMemoryResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.memplan.v1.ProfileProgressH\x00\x12.\n\x07profile\x18\x02 \x01(\x0b\x32\x1b.memplan.v1.MeasuredProfileH\x00\x42\x07\n\x05\x65vent\"\xfb\x01\n\x0fProfileProgress\x12\'\n\x05stage\x18\x01 \x01(\x0e\x32\x18.memplan.v1.ProfileStage\x12\x16\n\x0equeue_position\x18\x02 \x01(\x05\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x12\n\nstep_count\x18\x04 \x01(\x05\x12\x1b\n\x13peak_reserved_bytes\x18\x05 \x01(\x03\x12\x30\n\rexpected_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10micro_batch_size\x18\x07 \x01(\x03\x12\x1c\n\x14peak_allocated_bytes\x18\x08 \x01(\x03\"\x9d\x08\n\x0fMeasuredProfile\x12\x13\n\x0b\x64\x65vice_name\x18\x01 \x01(\t\x12\x1c\n\x14peak_allocated_bytes\x18\x02 \x01(\x03\x12\x1b\n\x13peak_reserved_bytes\x18\x03 \x01(\x03\x12\x19\n\x11\x64\x65vice_used_bytes\x18\x04 \x01(\x03\x12\x15\n\rout_of_memory\x18\x05 \x01(\x08\x12\x1a\n\x12memory_limit_bytes\x18\x06 \x01(\x03\x12\x12\n\nstep_count\x18\x07 \x01(\x05\x12,\n\tstep_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12J\n\x10library_versions\x18\t \x03(\x0b\x32\x30.memplan.v1.MeasuredProfile.LibraryVersionsEntry\x12+\n\x0b\x64\x65vice_type\x18\n \x01(\x0e\x32\x16.memplan.v1.DeviceType\x12\x10\n\x08gpu_type\x18\x0b \x01(\t\x12\x12\n\nprofile_id\x18\x0c \x01(\t\x12$\n\x03job\x18\r \x01(\x0b\x32\x17.memplan.v1.TrainingJob\x12\x12\n\njob_digest\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11warmup_step_count\x18\x10 \x01(\x05\x12\x18\n\x10micro_batch_size\x18\x11 \x01(\x03\x12\x1c\n\x14\x63ontext_before_bytes\x18\x12 \x01(\x03\x12\x1b\n\x13\x63ontext_after_bytes\x18\x13 \x01(\x03\x12\x30\n\rstep_time_p10\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstep_time_p90\x18\x15 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12samples_per_second\x18\x16 \x01(\x01\x12%\n\x06phases\x18\x17 \x03(\x0b\x32\x15.memplan.v1.PhasePeak\x12&\n\x05\x63urve\x18\x18 \x03(\x0b\x32\x17.memplan.v1.MemoryPoint\x12/\n\nthroughput\x18\x19 \x03(\x0b\x32\x1b.memplan.v1.ThroughputPoint\x12 \n\x18largest_micro_batch_size\x18\x1a \x01(\x03\x12 \n\x18\x66\x61stest_micro_batch_size\x18\x1b \x01(\x03\x12\r\n\x05notes\x18\x1c \x03(\t\x12\x17\n\x0frequested_bytes\x18\x1d \x01(\x03\x12\x0c\n\x04host\x18\x1e \x01(\t\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\tPhasePeak\x12 \n\x05phase\x18\x01 \x01(\x0e\x32\x11.memplan.v1.Phase\x12\x1c\n\x14peak_allocated_bytes\x18\x02 \x01(\x03\x12\x1b\n\x13peak_reserved_bytes\x18\x03 \x01(\x03\"}\n\x0bMemoryPoint\x12\r\n\x05\x65vent\x18\x01 \x01(\x03\x12 \n\x05phase\x18\x02 \x01(\x0e\x32\x11.memplan.v1.Phase\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x03\x12\x16\n\x0ereserved_bytes\x18\x05 \x01(\x03\"{\n\x0fThroughputPoint\x12\x18\n\x10micro_batch_size\x18\x01 \x01(\x03\x12\x1a\n\x12samples_per_second\x18\x02 \x01(\x01\x12\x1b\n\x13peak_reserved_bytes\x18\x03 \x01(\x03\x12\x15\n\rout_of_memory\x18\x04 \x01(\x08\"\'\n\x11GetProfileRequest\x12\x12\n\nprofile_id\x18\x01 \x01(\t\"B\n\x12GetProfileResponse\x12,\n\x07profile\x18\x01 \x01(\x0b\x32\x1b.memplan.v1.MeasuredProfile\"b\n\x13ListProfilesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08gpu_type\x18\x03 \x01(\t\x12\x12\n\njob_digest\x18\x04 \x01(\t\"^\n\x14ListProfilesResponse\x12-\n\x08profiles\x18\x01 \x03(\x0b\x32\x1b.memplan.v1.MeasuredProfile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x13ListGpuTypesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"W\n\x14ListGpuTypesResponse\x12&\n\tgpu_types\x18\x01 \x03(\x0b\x32\x13.memplan.v1.GpuType\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"T\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.memplan.v1.ModelInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07library\x18\x02 \x01(\t*T\n\nDeviceType\x12\x1b\n\x17\x44\x45VICE_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45VICE_TYPE_CUDA\x10\x01\x12\x13\n\x0f\x44\x45VICE_TYPE_CPU\x10\x02*\x9e\x01\n\x0cProfileStage\x12\x1d\n\x19PROFILE_STAGE_UNSPECIFIED\x10\x00\x12\x18\n\x14PROFILE_STAGE_QUEUED\x10\x01\x12\x1a\n\x16PROFILE_STAGE_BUILDING\x10\x02\x12\x1c\n\x18PROFILE_STAGE_WARMING_UP\x10\x03\x12\x1b\n\x17PROFILE_STAGE_MEASURING\x10\x04\x32\x88\x06\n\rMemoryPlanner\x12W\n\x0e\x45stimateMemory\x12!.memplan.v1.EstimateMemoryRequest\x1a\".memplan.v1.EstimateMemoryResponse\x12\x63\n\x12RecommendBatchSize\x12%.memplan.v1.RecommendBatchSizeRequest\x1a&.memplan.v1.RecommendBatchSizeResponse\x12]\n\x10PlanAccumulation\x12#.memplan.v1.PlanAccumulationRequest\x1a$.memplan.v1.PlanAccumulationResponse\x12\x42\n\x07PlanJob\x12\x1a.memplan.v1.PlanJobRequest\x1a\x1b.memplan.v1.PlanJobResponse\x12V\n\rProfileMemory\x12 .memplan.v1.ProfileMemoryRequest\x1a!.memplan.v1.ProfileMemoryResponse0\x01\x12K\n\nGetProfile\x12\x1d.memplan.v1.GetProfileRequest\x1a\x1e.memplan.v1.GetProfileResponse\x12Q\n\x0cListProfiles\x12\x1f.memplan.v1.ListProfilesRequest\x1a .memplan.v1.ListProfilesResponse\x12Q\n\x0cListGpuTypes\x12\x1f.memplan.v1.ListGpuTypesRequest\x1a .memplan.v1.ListGpuTypesResponse\x12K\n\nListModels\x12\x1d.memplan.v1.ListModelsRequest\x1a\x1e.memplan.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,44 +38,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MEASUREDPROFILE_LIBRARYVERSIONSENTRY']._loaded_options = None
   _globals['_MEASUREDPROFILE_LIBRARYVERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_PROFILESTAGE']._serialized_start=2570
-  _globals['_PROFILESTAGE']._serialized_end=2728
-  _globals['_ESTIMATEMEMORYREQUEST']._serialized_start=144
-  _globals['_ESTIMATEMEMORYREQUEST']._serialized_end=243
-  _globals['_ESTIMATEMEMORYRESPONSE']._serialized_start=245
-  _globals['_ESTIMATEMEMORYRESPONSE']._serialized_end=315
-  _globals['_RECOMMENDBATCHSIZEREQUEST']._serialized_start=318
-  _globals['_RECOMMENDBATCHSIZEREQUEST']._serialized_end=539
-  _globals['_RECOMMENDBATCHSIZERESPONSE']._serialized_start=541
-  _globals['_RECOMMENDBATCHSIZERESPONSE']._serialized_end=627
-  _globals['_PLANACCUMULATIONREQUEST']._serialized_start=630
-  _globals['_PLANACCUMULATIONREQUEST']._serialized_end=858
-  _globals['_PLANACCUMULATIONRESPONSE']._serialized_start=860
-  _globals['_PLANACCUMULATIONRESPONSE']._serialized_end=938
-  _globals['_PLANJOBREQUEST']._serialized_start=941
-  _globals['_PLANJOBREQUEST']._serialized_end=1161
-  _globals['_PLANJOBRESPONSE']._serialized_start=1164
-  _globals['_PLANJOBRESPONSE']._serialized_end=1380
-  _globals['_PROFILEMEMORYREQUEST']._serialized_start=1383
-  _globals['_PROFILEMEMORYREQUEST']._serialized_end=1538
-  _globals['_PROFILEMEMORYRESPONSE']._serialized_start=1541
-  _globals['_PROFILEMEMORYRESPONSE']._serialized_end=1670
-  _globals['_PROFILEPROGRESS']._serialized_start=1673
-  _globals['_PROFILEPROGRESS']._serialized_end=1818
-  _globals['_MEASUREDPROFILE']._serialized_start=1821
-  _globals['_MEASUREDPROFILE']._serialized_end=2194
-  _globals['_MEASUREDPROFILE_LIBRARYVERSIONSENTRY']._serialized_start=2140
-  _globals['_MEASUREDPROFILE_LIBRARYVERSIONSENTRY']._serialized_end=2194
-  _globals['_LISTGPUTYPESREQUEST']._serialized_start=2196
-  _globals['_LISTGPUTYPESREQUEST']._serialized_end=2272
-  _globals['_LISTGPUTYPESRESPONSE']._serialized_start=2274
-  _globals['_LISTGPUTYPESRESPONSE']._serialized_end=2361
-  _globals['_LISTMODELSREQUEST']._serialized_start=2363
-  _globals['_LISTMODELSREQUEST']._serialized_end=2437
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2439
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2523
-  _globals['_MODELINFO']._serialized_start=2525
-  _globals['_MODELINFO']._serialized_end=2567
-  _globals['_MEMORYPLANNER']._serialized_start=2731
-  _globals['_MEMORYPLANNER']._serialized_end=3347
+  _globals['_DEVICETYPE']._serialized_start=4335
+  _globals['_DEVICETYPE']._serialized_end=4419
+  _globals['_PROFILESTAGE']._serialized_start=4422
+  _globals['_PROFILESTAGE']._serialized_end=4580
+  _globals['_ESTIMATEMEMORYREQUEST']._serialized_start=177
+  _globals['_ESTIMATEMEMORYREQUEST']._serialized_end=276
+  _globals['_ESTIMATEMEMORYRESPONSE']._serialized_start=278
+  _globals['_ESTIMATEMEMORYRESPONSE']._serialized_end=394
+  _globals['_RECOMMENDBATCHSIZEREQUEST']._serialized_start=397
+  _globals['_RECOMMENDBATCHSIZEREQUEST']._serialized_end=618
+  _globals['_RECOMMENDBATCHSIZERESPONSE']._serialized_start=620
+  _globals['_RECOMMENDBATCHSIZERESPONSE']._serialized_end=706
+  _globals['_PLANACCUMULATIONREQUEST']._serialized_start=709
+  _globals['_PLANACCUMULATIONREQUEST']._serialized_end=937
+  _globals['_PLANACCUMULATIONRESPONSE']._serialized_start=939
+  _globals['_PLANACCUMULATIONRESPONSE']._serialized_end=1017
+  _globals['_PLANJOBREQUEST']._serialized_start=1020
+  _globals['_PLANJOBREQUEST']._serialized_end=1295
+  _globals['_PLANJOBRESPONSE']._serialized_start=1298
+  _globals['_PLANJOBRESPONSE']._serialized_end=1560
+  _globals['_PROFILEMEMORYREQUEST']._serialized_start=1563
+  _globals['_PROFILEMEMORYREQUEST']._serialized_end=1855
+  _globals['_PROFILEMEMORYRESPONSE']._serialized_start=1858
+  _globals['_PROFILEMEMORYRESPONSE']._serialized_end=1987
+  _globals['_PROFILEPROGRESS']._serialized_start=1990
+  _globals['_PROFILEPROGRESS']._serialized_end=2241
+  _globals['_MEASUREDPROFILE']._serialized_start=2244
+  _globals['_MEASUREDPROFILE']._serialized_end=3297
+  _globals['_MEASUREDPROFILE_LIBRARYVERSIONSENTRY']._serialized_start=3243
+  _globals['_MEASUREDPROFILE_LIBRARYVERSIONSENTRY']._serialized_end=3297
+  _globals['_PHASEPEAK']._serialized_start=3299
+  _globals['_PHASEPEAK']._serialized_end=3403
+  _globals['_MEMORYPOINT']._serialized_start=3405
+  _globals['_MEMORYPOINT']._serialized_end=3530
+  _globals['_THROUGHPUTPOINT']._serialized_start=3532
+  _globals['_THROUGHPUTPOINT']._serialized_end=3655
+  _globals['_GETPROFILEREQUEST']._serialized_start=3657
+  _globals['_GETPROFILEREQUEST']._serialized_end=3696
+  _globals['_GETPROFILERESPONSE']._serialized_start=3698
+  _globals['_GETPROFILERESPONSE']._serialized_end=3764
+  _globals['_LISTPROFILESREQUEST']._serialized_start=3766
+  _globals['_LISTPROFILESREQUEST']._serialized_end=3864
+  _globals['_LISTPROFILESRESPONSE']._serialized_start=3866
+  _globals['_LISTPROFILESRESPONSE']._serialized_end=3960
+  _globals['_LISTGPUTYPESREQUEST']._serialized_start=3962
+  _globals['_LISTGPUTYPESREQUEST']._serialized_end=4038
+  _globals['_LISTGPUTYPESRESPONSE']._serialized_start=4040
+  _globals['_LISTGPUTYPESRESPONSE']._serialized_end=4127
+  _globals['_LISTMODELSREQUEST']._serialized_start=4129
+  _globals['_LISTMODELSREQUEST']._serialized_end=4203
+  _globals['_LISTMODELSRESPONSE']._serialized_start=4205
+  _globals['_LISTMODELSRESPONSE']._serialized_end=4289
+  _globals['_MODELINFO']._serialized_start=4291
+  _globals['_MODELINFO']._serialized_end=4333
+  _globals['_MEMORYPLANNER']._serialized_start=4583
+  _globals['_MEMORYPLANNER']._serialized_end=5359
 # @@protoc_insertion_point(module_scope)

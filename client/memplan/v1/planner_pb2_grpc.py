@@ -60,6 +60,16 @@ class MemoryPlannerStub(object):
                 request_serializer=memplan_dot_v1_dot_planner__pb2.ProfileMemoryRequest.SerializeToString,
                 response_deserializer=memplan_dot_v1_dot_planner__pb2.ProfileMemoryResponse.FromString,
                 _registered_method=True)
+        self.GetProfile = channel.unary_unary(
+                '/memplan.v1.MemoryPlanner/GetProfile',
+                request_serializer=memplan_dot_v1_dot_planner__pb2.GetProfileRequest.SerializeToString,
+                response_deserializer=memplan_dot_v1_dot_planner__pb2.GetProfileResponse.FromString,
+                _registered_method=True)
+        self.ListProfiles = channel.unary_unary(
+                '/memplan.v1.MemoryPlanner/ListProfiles',
+                request_serializer=memplan_dot_v1_dot_planner__pb2.ListProfilesRequest.SerializeToString,
+                response_deserializer=memplan_dot_v1_dot_planner__pb2.ListProfilesResponse.FromString,
+                _registered_method=True)
         self.ListGpuTypes = channel.unary_unary(
                 '/memplan.v1.MemoryPlanner/ListGpuTypes',
                 request_serializer=memplan_dot_v1_dot_planner__pb2.ListGpuTypesRequest.SerializeToString,
@@ -106,7 +116,23 @@ class MemoryPlannerServicer(object):
 
     def ProfileMemory(self, request, context):
         """Really runs a few steps of the job on the server and streams what it sees. Errors: those at the
-        top of this file; UNIMPLEMENTED where the server has no profiler.
+        top of this file; RESOURCE_EXHAUSTED also when the queue is full or the GPU is used by others;
+        FAILED_PRECONDITION where no such device is there; UNAVAILABLE when no profiler answers;
+        ABORTED when the process that measures crashed. Out of memory is a result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProfile(self, request, context):
+        """A profile that was stored. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProfiles(self, request, context):
+        """The stored profiles, newest first. Errors: INVALID_ARGUMENT for a wrong page token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,6 +179,16 @@ def add_MemoryPlannerServicer_to_server(servicer, server):
                     servicer.ProfileMemory,
                     request_deserializer=memplan_dot_v1_dot_planner__pb2.ProfileMemoryRequest.FromString,
                     response_serializer=memplan_dot_v1_dot_planner__pb2.ProfileMemoryResponse.SerializeToString,
+            ),
+            'GetProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProfile,
+                    request_deserializer=memplan_dot_v1_dot_planner__pb2.GetProfileRequest.FromString,
+                    response_serializer=memplan_dot_v1_dot_planner__pb2.GetProfileResponse.SerializeToString,
+            ),
+            'ListProfiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProfiles,
+                    request_deserializer=memplan_dot_v1_dot_planner__pb2.ListProfilesRequest.FromString,
+                    response_serializer=memplan_dot_v1_dot_planner__pb2.ListProfilesResponse.SerializeToString,
             ),
             'ListGpuTypes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGpuTypes,
@@ -301,6 +337,60 @@ class MemoryPlanner(object):
             '/memplan.v1.MemoryPlanner/ProfileMemory',
             memplan_dot_v1_dot_planner__pb2.ProfileMemoryRequest.SerializeToString,
             memplan_dot_v1_dot_planner__pb2.ProfileMemoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memplan.v1.MemoryPlanner/GetProfile',
+            memplan_dot_v1_dot_planner__pb2.GetProfileRequest.SerializeToString,
+            memplan_dot_v1_dot_planner__pb2.GetProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProfiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memplan.v1.MemoryPlanner/ListProfiles',
+            memplan_dot_v1_dot_planner__pb2.ListProfilesRequest.SerializeToString,
+            memplan_dot_v1_dot_planner__pb2.ListProfilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,4 +1,4 @@
-"""A function run in a fresh process, which may have to wait for its turn.
+"""A function run in a fresh process, which may have to wait for its turn and may tell how it goes.
 
     child = Child("memplan_server.measure.run:run", request, gated=True)
     child.ready(timeout_s=120)          # prepared, waiting
@@ -7,25 +7,34 @@
 
 Each CUDA run needs a process of its own: its context is part of what is measured, and an error on
 the device ends all use of it. Imports no torch, so the parent stays without.
+
+The process leads a process group, which is killed as a whole, and sees by a pipe of its own when
+the parent is gone: then it ends itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import multiprocessing
-import traceback
-from collections.abc import Callable, Iterator
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from memplan_server.errors import MemplanError, TimeLimitExceeded, WorkerFailure
+from memplan_server.errors import TimeLimitExceeded, WorkerFailure
+from memplan_server.measure.child_process import Answer, Kind, Start
 
-__all__ = ["Child", "in_child"]
+__all__ = ["Child", "ChildDied", "in_child"]
 
-_READY, _RETURNED, _RAISED = "ready", "returned", "raised"
+_STARTER = "import sys; from memplan_server.measure.child_process import main; main(sys.argv[1:])"
 _WAIT_FOR_END = 10.0
+
+
+class ChildDied(WorkerFailure):
+    """The process ended without an answer."""
 
 
 def in_child(function: str, *arguments: Any, timeout_s: float | None = None) -> Any:
@@ -38,84 +47,117 @@ class Child:
     """A started process. `function` is `module:name`; arguments and result are pickled.
 
     A gated function is called with one more argument, `wait`: it calls `wait()` when it is
-    prepared, which returns when `go` is called here.
+    prepared, which returns when `go` is called here. A reporting one is called with `report`, which
+    takes anything that can be pickled.
     """
 
-    def __init__(self, function: str, *arguments: Any, gated: bool = False) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_main, args=(theirs, function, arguments, gated), daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        self._early: tuple[str, Any] | None = None
+    def __init__(
+        self,
+        function: str,
+        *arguments: Any,
+        gated: bool = False,
+        reporting: bool = False,
+        environment: Mapping[str, str | None] | None = None,
+        memory_limit_bytes: int | None = None,
+    ) -> None:
+        """`environment` is this process's with these changes; None takes a variable away.
+
+        The process may take `memory_limit_bytes`."""
+        self._connection, theirs = Pipe()
+        watched, self._lifeline = os.pipe()
+        try:
+            self._process = _spawn(theirs, watched, environment or {})
+        finally:
+            theirs.close()
+            os.close(watched)
+        self._early: Answer | None = None
+        self._over = False
+        with contextlib.suppress(OSError):  # it has ended, which `result` tells
+            self._connection.send(Start(function, arguments, gated, reporting, memory_limit_bytes))
+
+    @property
+    def pid(self) -> int:
+        """Of the process and of its group."""
+        return self._process.pid
 
     def ready(self, timeout_s: float | None = None) -> None:
         """Wait until it waits; what it ends with instead is kept for `result`."""
-        message = self._receive(timeout_s)
-        if message[0] != _READY:
-            self._early = message
+        answer = self._receive(timeout_s)
+        if answer.kind is not Kind.READY:
+            self._early = answer
 
     def go(self) -> None:
         """Let it go on."""
         with contextlib.suppress(OSError):  # it has ended, which `result` tells
-            self._connection.send(_READY)
+            self._connection.send(None)
 
     def kill(self) -> None:
-        """End it now."""
-        self._process.kill()
+        """End it now, and what it has started. From any thread."""
+        with contextlib.suppress(ProcessLookupError):
+            if not self._over:  # afterwards the number may be another process's
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def result(self, timeout_s: float | None = None) -> Any:
-        """What the function returned.
+        """What the function returned; reports are passed over.
 
-        Raises what it raised of `memplan_server.errors`, `WorkerFailure` for anything else and for
-        a process that died, and `TimeLimitExceeded`.
+        Raises what it raised of `memplan_server.errors`, `WorkerFailure` for anything else,
+        `ChildDied` for a process that died, and `TimeLimitExceeded`.
         """
-        kind, value = self._early or self._receive(timeout_s)
-        if kind == _RAISED:
-            raise value
-        assert kind == _RETURNED
-        return value
+        while True:
+            kind, value = self.next(timeout_s)
+            if kind is Kind.RETURNED:
+                return value
 
-    def _receive(self, timeout_s: float | None) -> tuple[str, Any]:
-        if not self._connection.poll(timeout_s):
-            raise TimeLimitExceeded(f"not done within {timeout_s:g} s")
+    def next(self, timeout_s: float | None = None) -> tuple[Kind, Any]:
+        """The next report (REPORTED), or the result (RETURNED). Raises as `result` does."""
+        answer, self._early = self._early or self._receive(timeout_s), None
+        if answer.kind is Kind.RAISED:
+            raise answer.value
+        return answer.kind, answer.value
+
+    def _receive(self, timeout_s: float | None) -> Answer:
         try:
-            message: tuple[str, Any] = self._connection.recv()
-        except EOFError:
-            self._process.join(_WAIT_FOR_END)
-            code = self._process.exitcode
-            raise WorkerFailure(f"the process ended with exit code {code}") from None
-        return message
+            if not self._connection.poll(timeout_s):
+                raise TimeLimitExceeded(f"not done within {timeout_s:g} s")
+            answer: Answer = self._connection.recv()
+        except (EOFError, ConnectionError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_WAIT_FOR_END)
+            raise ChildDied(f"the process ended with {_ending(self._process)}") from None
+        return answer
 
     @contextmanager
     def ended(self) -> Iterator[Child]:
         """At the end of the block the process has ended, by force where it must be."""
         try:
             yield self
-            self._process.join(_WAIT_FOR_END)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_WAIT_FOR_END)
         finally:
-            self._process.kill()
-            self._process.join()
+            self.kill()
+            self._process.wait()
+            self._over = True
             self._connection.close()
+            os.close(self._lifeline)
 
 
-def _main(connection: Connection, function: str, arguments: tuple[Any, ...], gated: bool) -> None:
-    module, _, name = function.partition(":")
-    try:
-        called: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        wait = (_waiting(connection),) if gated else ()
-        connection.send((_RETURNED, called(*arguments, *wait)))
-    except MemplanError as error:
-        connection.send((_RAISED, error))
-    except Exception:
-        connection.send((_RAISED, WorkerFailure(traceback.format_exc())))
+def _spawn(
+    theirs: Connection, watched: int, changes: Mapping[str, str | None]
+) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join(filter(None, sys.path))
+    changed = {**os.environ, **changes, "PYTHONPATH": path}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-W", "ignore", "-c", _STARTER, str(theirs.fileno()), str(watched)],
+        env={name: value for name, value in changed.items() if value is not None},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno(), watched],
+        process_group=0,
+    )
 
 
-def _waiting(connection: Connection) -> Callable[[], None]:
-    def wait() -> None:
-        connection.send((_READY, None))
-        connection.recv()
-
-    return wait
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    code = process.poll()
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"

@@ -146,6 +146,8 @@ def _run(job: TrainingJob, device_type: str, *, operators: bool) -> Outcome:
             f"The job ran out of memory in {failed.phase} of step {failed.step}; compare it with a "
             "smaller batch."
         )
+    if outcome.seen.lost:
+        raise LimitExceeded(f"The job cannot be compared: {outcome.seen.lost}.")
     return outcome
 
 

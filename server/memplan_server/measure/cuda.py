@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memplan.types import AllocatorSettings
+from memplan.types import AllocatorSettings, PhasePeak
+from memplan_server.measure.curve import PHASES
 from memplan_server.measure.driver import Driver
 from memplan_server.measure.events import Events, Section
 from memplan_server.measure.history import MOST_ENTRIES, read_snapshot
@@ -26,6 +27,7 @@ from memplan_server.training import Unobserved
 __all__ = [
     "CudaMeter",
     "OperatorNames",
+    "PeakMarks",
     "PhaseMarks",
     "asked_for",
     "describe",
@@ -47,20 +49,23 @@ _LIBRARIES_OUT_OF_MEMORY = (
 class CudaMeter:
     """One GPU, device 0 of this process."""
 
-    def __init__(self, settings: AllocatorSettings) -> None:
-        """Look at the GPU before CUDA is started."""
+    def __init__(self, settings: AllocatorSettings, memory_limit_bytes: int = 0) -> None:
+        """Look at the GPU before CUDA is started. The limit includes the context; 0: none."""
+        self.memory_limit_bytes = memory_limit_bytes
+        """What the job may take; without a limit, what is free when CUDA has started."""
         self.device = torch.device("cuda", 0)
         self.driver = Driver.first_visible()
         self._settings = settings
         self._contexts: list[int | None] = []
         self._recording = False
+        self._peaks = PeakMarks()
 
     def watch(self, *, history: bool, operators: bool) -> Watch:
         """`history` has the allocator write its history down; `operators` also whose it is."""
         self._recording = history or operators
         if not self._recording:
             return Watch(observer=Unobserved(), mode=contextlib.nullcontext(), seen=Seen)
-        marks = PhaseMarks()
+        marks = self._peaks
         names = OperatorNames() if operators else None
         return Watch(
             observer=marks,
@@ -70,7 +75,10 @@ class CudaMeter:
 
     def _seen(self, marks: PhaseMarks, names: OperatorNames | None) -> Seen:
         self.synchronize()
-        history = read_snapshot(torch.cuda.memory._snapshot())
+        try:
+            history = read_snapshot(torch.cuda.memory._snapshot())
+        except ValueError as error:
+            return Seen(lost=str(error))
         events = Events(
             events=history.events,
             sizes=history.sizes,
@@ -90,6 +98,18 @@ class CudaMeter:
                 max_entries=MOST_ENTRIES, context=None, stacks="python"
             )
         torch.cuda.reset_peak_memory_stats()
+        self._limit_memory()
+
+    def _limit_memory(self) -> None:
+        """The allocator gets what the context leaves of the limit."""
+        free, total = torch.cuda.mem_get_info()
+        usage = self.driver.usage() if self.driver else None
+        context = usage.device_used_bytes - torch.cuda.memory_reserved() if usage else 0
+        if not self.memory_limit_bytes:
+            self.memory_limit_bytes = free + context
+            return
+        share = max(0, self.memory_limit_bytes - context) / total
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share), self.device)
 
     def place(self, module: nn.Module) -> None:
         """Move the model to the GPU."""
@@ -106,14 +126,22 @@ class CudaMeter:
         reserved = torch.cuda.memory_reserved()
         self._contexts.append(usage.device_used_bytes - reserved if usage else None)
 
+    def peaks(self) -> tuple[int, int]:
+        """Peak allocated and peak reserved bytes so far."""
+        return self._peaks.overall()
+
+    def phase_peaks(self) -> tuple[PhasePeak, ...]:
+        """The peak in each phase of the step; empty where nobody looked."""
+        return self._peaks.by_phase() if self._recording else ()
+
     def readings(self) -> dict[str, Any]:
         """The fields of a `Measurement` that are read off the device."""
-        stats = torch.cuda.memory_stats()
+        allocated, reserved = self.peaks()
         fields: dict[str, Any] = {
             "gpu": self.gpu(),
-            "peak_allocated_bytes": stats["allocated_bytes.all.peak"],
-            "peak_reserved_bytes": stats["reserved_bytes.all.peak"],
-            "allocator_retries": stats["num_alloc_retries"],
+            "peak_allocated_bytes": allocated,
+            "peak_reserved_bytes": reserved,
+            "allocator_retries": torch.cuda.memory_stats()["num_alloc_retries"],
         }
         if self.driver is not None:
             usage = self.driver.usage()
@@ -185,6 +213,44 @@ class PhaseMarks(Unobserved):
     def enter(self, phase: Phase, step: int) -> None:
         """From now on it is this phase of this training step."""
         self.sections.append(Section(sum(_counts()), phase, step))
+
+
+class PeakMarks(PhaseMarks):
+    """Notes the allocator's peaks in each phase besides: it reads its counters of peaks where a
+    phase begins, and starts them again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._phase = Phase.SETUP
+        self._peaks: dict[Phase, tuple[int, int]] = {}
+
+    def enter(self, phase: Phase, step: int) -> None:
+        """From now on it is this phase of this training step."""
+        self._fold()
+        torch.cuda.reset_peak_memory_stats()
+        self._phase = phase
+        super().enter(phase, step)
+
+    def overall(self) -> tuple[int, int]:
+        """Peak allocated and reserved bytes from the beginning on."""
+        self._fold()
+        allocated, reserved = zip(*self._peaks.values(), strict=True)
+        return max(allocated), max(reserved)
+
+    def by_phase(self) -> tuple[PhasePeak, ...]:
+        """The peak in each phase that there was, set-up left out."""
+        self._fold()
+        return tuple(
+            PhasePeak(phase=PHASES[p], peak_allocated_bytes=a, peak_reserved_bytes=r)
+            for p, (a, r) in sorted(self._peaks.items())
+            if p is not Phase.SETUP
+        )
+
+    def _fold(self) -> None:
+        stats = torch.cuda.memory_stats()
+        now = stats["allocated_bytes.all.peak"], stats["reserved_bytes.all.peak"]
+        before = self._peaks.get(self._phase, (0, 0))
+        self._peaks[self._phase] = max(now[0], before[0]), max(now[1], before[1])
 
 
 class OperatorNames(TorchDispatchMode):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memplan.types import AllocatorSettings
+from memplan.types import AllocatorSettings, PhasePeak
 from memplan_server.measure.cpu import HostRecorder
 from memplan_server.measure.measurement import Gpu
 from memplan_server.measure.watch import Seen, Watch
@@ -18,8 +18,10 @@ __all__ = ["HostMeter"]
 class HostMeter:
     """The CPU. It has neither a caching allocator nor a driver, so only storages are counted."""
 
-    def __init__(self, settings: AllocatorSettings) -> None:
-        """Allocator settings are CUDA's and change nothing here."""
+    memory_limit_bytes = 0
+
+    def __init__(self, settings: AllocatorSettings, memory_limit_bytes: int = 0) -> None:
+        """Allocator settings are CUDA's and change nothing here; a limit is for the replay."""
         self.device = torch.device("cpu")
         self._recorder = HostRecorder()
 
@@ -43,6 +45,14 @@ class HostMeter:
 
     def note_context(self) -> None:
         """There is no context."""
+
+    def peaks(self) -> tuple[int, int]:
+        """Peak allocated bytes so far; nothing is reserved."""
+        return self._recorder.peak_allocated_bytes, 0
+
+    def phase_peaks(self) -> tuple[PhasePeak, ...]:
+        """A replay of the events tells them."""
+        return ()
 
     def readings(self) -> dict[str, Any]:
         """The fields of a `Measurement` that are known."""

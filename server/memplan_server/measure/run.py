@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from memplan.types import PhasePeak, ProfileStage
 from memplan_server.errors import InvalidJob, MemplanError, Violation
 from memplan_server.measure import cuda, real
 from memplan_server.measure.host import HostMeter
 from memplan_server.measure.measurement import Measurement, OutOfMemory, StepSeconds
-from memplan_server.measure.request import Request
+from memplan_server.measure.request import Progress, Report, Request
 from memplan_server.measure.watch import Seen, Watch
 from memplan_server.models.construction import first_line
 from memplan_server.timeline import Phase
@@ -36,6 +37,8 @@ class Meter(Protocol):
     """The device a job runs on, and what can be read off it."""
 
     device: torch.device
+    memory_limit_bytes: int
+    """What the job may take; 0: not known."""
 
     def watch(self, *, history: bool, operators: bool) -> Watch:
         """How to watch the run; called first."""
@@ -53,6 +56,14 @@ class Meter(Protocol):
     def note_context(self) -> None:
         """Called before the first step and after the last."""
 
+    def peaks(self) -> tuple[int, int]:
+        """Peak allocated and reserved bytes so far."""
+        ...
+
+    def phase_peaks(self) -> tuple[PhasePeak, ...]:
+        """The peak in each phase; empty where it is not known."""
+        ...
+
     def readings(self) -> dict[str, Any]:
         """Fields of a `Measurement`."""
         ...
@@ -65,6 +76,13 @@ class Outcome:
     measurement: Measurement
     seen: Seen
     """With `history` or `operators`: every allocation and free."""
+    phases: tuple[PhasePeak, ...] = ()
+    """With `history`, on CUDA: the peak in each phase of the step."""
+    memory_limit_bytes: int = 0
+    """What the job might take."""
+    micro_batch_size: int = 0
+    timed_steps: int = 0
+    """Steps that were timed: fewer than asked for where the time was short."""
 
 
 @dataclass(slots=True)
@@ -80,19 +98,26 @@ class _Watched(Unobserved):
         self.inner.enter(phase, step)
 
 
-def run(request: Request, wait: Callable[[], None] | None = None) -> Outcome:
+def run(
+    request: Request, wait: Callable[[], None] | None = None, report: Report | None = None
+) -> Outcome:
     """Run the job. Running out of memory is an outcome.
 
-    `wait` is called when everything is prepared on the host, before the device is started. Raises
-    `InvalidJob` and `UnknownName` for a job that cannot be built or executed.
+    `wait` is called when everything is prepared on the host, before the device is started; `report`
+    before each step and after the last. Raises `InvalidJob` and `UnknownName` for a job that cannot
+    be built or executed.
     """
-    return _Run(request, wait).outcome()
+    return _Run(request, wait, report).outcome()
 
 
 class _Run:
-    def __init__(self, request: Request, wait: Callable[[], None] | None) -> None:
+    def __init__(
+        self, request: Request, wait: Callable[[], None] | None, report: Report | None
+    ) -> None:
         self._request = request
         self._wait = wait
+        self._report = report
+        self._deadline = time.perf_counter() + (request.time_limit_s or float("inf"))
         self._seconds: list[float] = []
         self._loop: Loop | None = None
 
@@ -103,7 +128,8 @@ class _Run:
         made = real.make(request.job, torch.device("cuda", 0) if on_cuda else torch.device("cpu"))
         if self._wait is not None:
             self._wait()
-        meter: Meter = (cuda.CudaMeter if on_cuda else HostMeter)(request.job.allocator)
+        meter_class = cuda.CudaMeter if on_cuda else HostMeter
+        meter: Meter = meter_class(request.job.allocator, request.memory_limit_bytes)
         watch = meter.watch(history=request.history, operators=request.operators)
         observer = _Watched(watch.observer)
         meter.start()
@@ -122,6 +148,10 @@ class _Run:
         return Outcome(
             measurement=self._measurement(meter, made, ran_out),
             seen=watch.seen() if request.history or request.operators else Seen(),
+            phases=meter.phase_peaks(),
+            memory_limit_bytes=meter.memory_limit_bytes,
+            micro_batch_size=request.job.micro_batch_size,
+            timed_steps=max(0, len(self._seconds) - request.warmup_steps),
         )
 
     def _train(self, meter: Meter, made: real.Made, observer: Observer) -> None:
@@ -130,7 +160,10 @@ class _Run:
         self._loop = loop = real.loop_over(made, observer, self._request.micro_steps)
         loop.start()
         meter.note_context()
-        for _ in range(self._request.warmup_steps + self._request.steps):
+        for index in range(self._request.warmup_steps + self._request.steps):
+            if self._time_is_up():
+                break
+            self._tell(meter, index)
             meter.synchronize()
             start = time.perf_counter()
             loop.step()
@@ -138,6 +171,30 @@ class _Run:
             self._seconds.append(time.perf_counter() - start)
             gc.collect()
         meter.note_context()
+        self._tell(meter, len(self._seconds))
+
+    def _time_is_up(self) -> bool:
+        """Whether there is a step that counts and no time for another."""
+        if len(self._seconds) <= self._request.warmup_steps:
+            return False
+        return time.perf_counter() + self._seconds[-1] > self._deadline
+
+    def _tell(self, meter: Meter, step: int) -> None:
+        if self._report is None:
+            return
+        request = self._request
+        warm = step >= request.warmup_steps
+        allocated, reserved = meter.peaks()
+        self._report(
+            Progress(
+                stage=ProfileStage.MEASURING if warm else ProfileStage.WARMING_UP,
+                micro_batch_size=request.job.micro_batch_size,
+                step=step,
+                step_count=request.warmup_steps + request.steps,
+                peak_allocated_bytes=allocated,
+                peak_reserved_bytes=reserved,
+            )
+        )
 
     def _measurement(
         self, meter: Meter, made: real.Made, ran_out: OutOfMemory | None

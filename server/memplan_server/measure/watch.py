@@ -20,6 +20,8 @@ class Seen:
     events: Events | None = None
     history: History | None = None
     """On CUDA, the same with the allocator's segments."""
+    lost: str = ""
+    """Why there is nothing although it was looked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

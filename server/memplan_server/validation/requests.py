@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 from memplan.types import (
+    DeviceType,
     EstimateMemoryRequest,
     GpuTarget,
     ListGpuTypesRequest,
     ListModelsRequest,
     PlanAccumulationRequest,
     PlanJobRequest,
+    ProfileMemoryRequest,
     RecommendBatchSizeRequest,
 )
 from memplan_server.errors import InvalidJob, Violation
@@ -30,6 +33,7 @@ LARGEST_HEADROOM = 0.9
 LOWEST_CONFIDENCE = 0.5
 HIGHEST_CONFIDENCE = CONFIDENCE
 LARGEST_PAGE = 1_000
+MOST_STEPS = 100
 LONGEST_NAME = 200
 
 
@@ -79,6 +83,20 @@ def _plan_job(request: PlanJobRequest) -> Violations:
     yield from _confidence(request.confidence)
 
 
+def _profile_memory(request: ProfileMemoryRequest) -> Violations:
+    yield from job_violations(request.job, "job", batch_required=True)
+    yield from whole("step_count", request.step_count, 1, MOST_STEPS, unset=True)
+    yield from whole("warmup_step_count", request.warmup_step_count, 1, MOST_STEPS, unset=True)
+    yield from whole("memory_limit_bytes", request.memory_limit_bytes, 1, LARGEST_GPU, unset=True)
+    yield from text("gpu_type", request.gpu_type, longest=LONGEST_NAME)
+    if request.time_limit is not None and request.time_limit <= timedelta():
+        yield Violation("time_limit", "must be above 0; leave it out for 60 s.")
+    if request.find_batch_size and request.device_type is DeviceType.CPU:
+        yield Violation(
+            "find_batch_size", "takes a CUDA GPU: how fast a CPU is tells nothing of a GPU."
+        )
+
+
 def _gpus(gpus: Sequence[GpuTarget]) -> Violations:
     if len(gpus) > MOST_GPUS:
         yield Violation("gpus", f"has {len(gpus):,} entries; at most {MOST_GPUS} are allowed.")
@@ -125,6 +143,7 @@ _RULES: dict[type, Callable[[Any], Violations]] = {
     RecommendBatchSizeRequest: _recommend_batch_size,
     PlanAccumulationRequest: _plan_accumulation,
     PlanJobRequest: _plan_job,
+    ProfileMemoryRequest: _profile_memory,
     ListGpuTypesRequest: _page,
     ListModelsRequest: _page,
 }

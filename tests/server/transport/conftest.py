@@ -1,4 +1,4 @@
-"""Servers whose workers run `fake_tasks`."""
+"""Servers whose workers run `fake_tasks` and whose profiles are made by `fake_measure`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def start(data_dir: Path) -> Iterator[Starter]:
     """Starts servers, with any settings; they stop with the test."""
     with contextlib.ExitStack() as stack:
 
-        def start_one(**settings: Any) -> Served:
+        def start_one(measure: str = "fake_measure:measure", **settings: Any) -> Served:
             defaults = {
                 "listen": "127.0.0.1:0",
                 "metrics_port": 0,
@@ -29,7 +29,9 @@ def start(data_dir: Path) -> Iterator[Starter]:
                 "job_time_limit": 600.0,
                 "worker_memory_limit": 256 << 20,
             }
-            server = serve(Settings(**(defaults | settings)), tasks_module="fake_tasks")
+            server = serve(
+                Settings(**(defaults | settings)), tasks_module="fake_tasks", measure=measure
+            )
             stack.callback(server.stop)
             channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
             stack.callback(channel.close)

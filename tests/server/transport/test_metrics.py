@@ -69,7 +69,7 @@ def test_names_follow_the_conventions() -> None:
         assert metric.name.startswith("memplan_")
         assert metric.documentation.endswith(".")
         if metric.type == "histogram":
-            assert metric.name.endswith("_seconds")
+            assert metric.name.endswith(("_seconds", "_ratio"))
 
 
 def nvml(count: int, error: type[Exception] = RuntimeError) -> Any:
@@ -91,7 +91,7 @@ def nvml(count: int, error: type[Exception] = RuntimeError) -> Any:
 
 
 def test_gpus_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memplan_server.inventory._load_nvml", lambda: nvml(2))
+    monkeypatch.setattr("memplan_server.inventory.load_nvml", lambda: nvml(2))
     samples = [sample for metric in GpuCollector().collect() for sample in metric.samples]
     free = [s for s in samples if s.name == "memplan_gpu_memory_free_bytes"]
     assert [(s.labels, s.value) for s in free] == [
@@ -103,7 +103,7 @@ def test_gpus_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpu_that_cannot_be_read_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memplan_server.inventory._load_nvml", lambda: nvml(3))
+    monkeypatch.setattr("memplan_server.inventory.load_nvml", lambda: nvml(3))
     samples = [sample for metric in GpuCollector().collect() for sample in metric.samples]
     assert len([s for s in samples if s.name == "memplan_gpu_memory_total_bytes"]) == 2
 

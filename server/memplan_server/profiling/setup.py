@@ -1,0 +1,104 @@
+"""Wiring: from settings to what measures jobs."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import grpc
+
+from memplan.types import DeviceType, GpuTarget, GpuType, MeasuredProfile, TrainingJob
+from memplan_server import planning
+from memplan_server.calls import Call
+from memplan_server.gpus.catalog import GpuCatalog
+from memplan_server.inventory import load_nvml
+from memplan_server.metrics import Metrics
+from memplan_server.profiling.devices import Device, Gpus, processor
+from memplan_server.profiling.interface import Profiler
+from memplan_server.profiling.local import DEFAULT_GPU_TYPE, LocalProfiler
+from memplan_server.profiling.observed import PREDICTION_S, ObservedProfiler
+from memplan_server.profiling.queue import DeviceQueue
+from memplan_server.profiling.remote import Remote, Remotes
+from memplan_server.profiling.routed import RoutedProfiler
+from memplan_server.settings import Settings
+from memplan_server.timelines import CallTimelines, TimelineCache
+
+__all__ = ["make_profiler"]
+
+
+def make_profiler(
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    catalog: GpuCatalog,
+    timelines: TimelineCache,
+    measure: str,
+    stack: ExitStack,
+) -> Profiler:
+    """What measures jobs for a server; `stack` gets what has to be closed.
+
+    Raises OSError when the file of `--profiler-ca` cannot be read.
+    """
+    gpus = Gpus(load_nvml(), catalog)
+    cpu = Device(type=DeviceType.CPU, name=processor())
+    queue = DeviceQueue((*gpus.devices(), cpu), most_waiting=settings.profile_queue_length)
+    metrics.profiles_queued.set_function(lambda: len(queue))
+    estimates = _Estimates(catalog, timelines)
+    local = LocalProfiler(
+        queue=queue,
+        gpus=gpus,
+        catalog=catalog,
+        largest_batch=estimates.largest_batch,
+        host_memory_bytes=settings.profile_memory_limit,
+        measure=measure,
+    )
+    stack.callback(local.stop)
+    remotes = _remotes(settings)
+    if remotes is not None:
+        stack.callback(remotes.close)
+    routed = RoutedProfiler(local=local, remotes=remotes)
+    observed = ObservedProfiler(routed, metrics, estimates.peak_reserved_bytes)
+    stack.callback(observed.stop)
+    return observed
+
+
+def _remotes(settings: Settings) -> Remotes | None:
+    if not settings.profiler:
+        return None
+    credentials = None
+    if settings.profiler_ca is not None:
+        key, chain = settings.tls_key, settings.tls_cert
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=settings.profiler_ca.read_bytes(),
+            private_key=key.read_bytes() if key is not None else None,
+            certificate_chain=chain.read_bytes() if chain is not None else None,
+        )
+    return Remotes(remotes=[Remote(target, credentials) for target in settings.profiler])
+
+
+class _Estimates:
+    """What the estimate says of a job, for those who measure it."""
+
+    def __init__(self, catalog: GpuCatalog, timelines: TimelineCache) -> None:
+        self._catalog = catalog
+        self._timelines = timelines
+
+    def largest_batch(self, job: TrainingJob, gpu_type: str, room_bytes: int, call: Call) -> int:
+        """The largest micro-batch size that fits in these bytes; 0: none does."""
+        known = self._gpu_type(gpu_type)
+        target = planning.Target(
+            gpu=GpuTarget(gpu_type=known.name, free_bytes=room_bytes or None), gpu_type=known
+        )
+        timelines = CallTimelines(self._timelines, call)
+        (found,) = planning.recommend_batch_sizes(timelines, job, [target])
+        return found.max_batch_size
+
+    def peak_reserved_bytes(self, profile: MeasuredProfile) -> int:
+        """Of the job that was measured, on the GPU type it was measured on."""
+        timelines = CallTimelines(self._timelines, Call(PREDICTION_S))
+        estimate = planning.estimate_memory(
+            timelines, profile.job, self._gpu_type(profile.gpu_type)
+        )
+        return estimate.peak_reserved_bytes
+
+    def _gpu_type(self, name: str) -> GpuType:
+        return self._catalog.get(name or DEFAULT_GPU_TYPE)
