@@ -55,6 +55,7 @@ PROFILES_THAT_RUN = 16
 CALLS_A_THREAD = 8
 """Calls that may wait for a thread, for each thread; gRPC itself refuses more."""
 KEEPALIVE_MS = 60_000
+LEAST_PING_MS = 10_000
 CONNECTION_AGE_MS = 30 * 60_000
 LARGEST_RESPONSE = 64 << 20
 
@@ -164,6 +165,8 @@ def _grpc_server(
             ("grpc.max_send_message_length", LARGEST_RESPONSE),
             ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),  # a peer that is gone holds no thread
+            # A stream of a profile may be silent for long, and forwarding servers look after it.
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", LEAST_PING_MS),
             ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),  # so that clients look for new pods
         ),
     )

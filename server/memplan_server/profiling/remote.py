@@ -37,6 +37,11 @@ log = logging.getLogger(__name__)
 FORWARDED = "memplan-forwarded"
 """Metadata key that keeps a profiler from forwarding further."""
 HEALTH_TIMEOUT_S = 3.0
+OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),  # one that is cut off is noticed within a profile
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),  # one that is back is used again soon
+)
 SERVICE = planner_pb2.DESCRIPTOR.services_by_name["MemoryPlanner"].full_name
 _Code = grpc.StatusCode
 _ELSEWHERE = {
@@ -65,9 +70,9 @@ class Remote:
         self.in_flight = 0
         """Profiles of this server that it has; the owner counts."""
         if credentials is None:
-            self._channel = grpc.insecure_channel(target)
+            self._channel = grpc.insecure_channel(target, OPTIONS)
         else:
-            self._channel = grpc.secure_channel(target, credentials)
+            self._channel = grpc.secure_channel(target, credentials, OPTIONS)
 
     def profile(self, asked: Asked, call: Call) -> Iterator[ProfileMemoryResponse]:
         """What it streams. Raises _Elsewhere, or what ends the profile for good."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from memplan.types import DeviceType, ProfileMemoryResponse
 from memplan_server.calls import Call
-from memplan_server.errors import LimitExceeded, NoDevice
+from memplan_server.errors import LimitExceeded, NoDevice, Unreachable
 from memplan_server.profiling.interface import Asked
 from memplan_server.profiling.local import LocalProfiler
 from memplan_server.profiling.remote import Remotes
@@ -44,7 +44,7 @@ class RoutedProfiler:
             refused = error
         try:
             yield from remotes.profile(asked, call)
-        except NoDevice:
+        except (NoDevice, Unreachable):
             raise refused from None
 
     def _gpu_or_cpu(

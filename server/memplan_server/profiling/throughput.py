@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 
 from memplan.types import MeasuredProfile, ProfileMemoryResponse, ThroughputPoint
+from memplan_server.errors import LimitExceeded, TimeLimitExceeded, WorkerFailure
 from memplan_server.measure.profiled import Profiled
 from memplan_server.planning.batch_size import TENSOR_CORE_MULTIPLE
 from memplan_server.profiling.conversion import samples_per_second
@@ -14,6 +16,8 @@ from memplan_server.profiling.interface import Asked
 from memplan_server.profiling.search import BatchSearch
 
 __all__ = ["Throughput"]
+
+log = logging.getLogger(__name__)
 
 Run = Callable[[Asked], Generator[ProfileMemoryResponse, None, Profiled]]
 _TIME_FOR_ANOTHER = 1.5
@@ -38,7 +42,7 @@ class Throughput:
         """Run all of them, or those for which there is time; at least the first."""
         own = self.asked.job.micro_batch_size
         yield from self._run(own)
-        start = self.start(self.first().memory_limit_bytes) or own
+        start = self._first_guess(self.first().memory_limit_bytes) or own
         multiple = TENSOR_CORE_MULTIPLE if start >= TENSOR_CORE_MULTIPLE else 1
         search = BatchSearch(start=start, multiple=multiple)
         while (size := search.next()) is not None:
@@ -46,13 +50,25 @@ class Throughput:
                 if time.monotonic() + self._longest_s * _TIME_FOR_ANOTHER > self.deadline:
                     self.cut_short = True
                     return
-                yield from self._run(size)
+                try:
+                    yield from self._run(size)
+                except TimeLimitExceeded:  # what has been measured is of use without it
+                    self.cut_short = True
+                    return
             found = self.found[size]
             search.note(
                 size,
                 ran=found.measurement.out_of_memory is None,
                 samples_per_second=samples_per_second(self.asked.job, found),
             )
+
+    def _first_guess(self, room_bytes: int) -> int:
+        """By estimate; 0 where there is none in time, which is no reason to give up."""
+        try:
+            return self.start(room_bytes)
+        except (LimitExceeded, TimeLimitExceeded, WorkerFailure) as error:
+            log.warning("the largest batch size could not be estimated: %s", error)
+            return 0
 
     def _run(self, size: int) -> Generator[ProfileMemoryResponse, None, None]:
         began = time.monotonic()

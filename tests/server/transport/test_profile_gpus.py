@@ -128,9 +128,3 @@ def test_batch_sizes_are_found_in_few_runs(with_gpu: Served) -> None:
     assert found.fastest_micro_batch_size >= fake_measure.KNEE
     assert found.micro_batch_size == 8
     assert found.peak_allocated_bytes == 8 * MIB
-
-
-def test_the_time_limit_ends_the_search(with_gpu: Served) -> None:
-    found = profile(with_gpu, find_batch_size=True, time_limit_s=0.9)[-1].profile
-    assert 1 <= len(found.throughput) < 5
-    assert any("time limit" in note for note in found.notes)
