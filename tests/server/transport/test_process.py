@@ -17,8 +17,9 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving import SOON_S, Starter, estimate, wait_until
+from serving import SOON_S, Starter, estimate, job, wait_until
 
+from memplan.v1 import planner_pb2 as pb
 from memplan.v1.planner_pb2_grpc import MemoryPlannerStub
 from memplan_server.app import serve
 from memplan_server.settings import Settings
@@ -198,6 +199,23 @@ def test_tls_with_client_certificates(start: Starter, certificates: Path) -> Non
     )
     assert is_served(served.server.port, grpc.ssl_channel_credentials(authority, key, cert))
     assert not is_served(served.server.port, grpc.ssl_channel_credentials(authority))
+
+
+def test_profilers_with_tls_and_client_certificates(
+    start: Starter, certificates: Path, data_dir: Path
+) -> None:
+    authority = certificates / "ca.pem"
+    settings = tls_settings(certificates, tls_client_ca=authority)
+    profiler = start(data_dir=data_dir / "profiler", **settings)
+    target = (f"localhost:{profiler.server.port}",)
+    front = start(profiler=target, profiler_ca=authority, **settings)
+    key, cert = ((certificates / name).read_bytes() for name in ("key.pem", "cert.pem"))
+    credentials = grpc.ssl_channel_credentials(authority.read_bytes(), key, cert)
+    with grpc.secure_channel(f"localhost:{front.server.port}", credentials) as channel:
+        request = pb.ProfileMemoryRequest(job=job("ok"))
+        *_, last = MemoryPlannerStub(channel).ProfileMemory(request, timeout=SOON_S)
+    assert last.profile.micro_batch_size == 1
+    assert profiler.metric('memplan_profiles_total{outcome="done"}') == 1
 
 
 def test_a_renewed_certificate_is_taken_up(
