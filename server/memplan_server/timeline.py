@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +87,14 @@ class Convolution:
     dilation: tuple[int, ...]
 
 
+class Workspaces(Protocol):
+    """Sizes of workspaces on a GPU: `gpus.libraries.workspaces(gpu_type)`."""
+
+    def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[int, int]:
+        """Bytes for each sample, and whatever their number, of one of `Timeline.workspaces`."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Timeline:
     """Allocations and frees of set-up and two training steps. `n` events, `m` storages."""
@@ -112,7 +120,7 @@ class Timeline:
     modules: tuple[Module, ...] = ()
     workspaces: Mapping[int, str] = field(default_factory=dict)
     """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}. Intercept
-    and slope count their samples, not bytes; `gpus.libraries.with_workspaces` gives the bytes."""
+    and slope count their samples, not bytes; `with_workspaces` gives the bytes."""
     convolutions: tuple[Convolution, ...] = ()
 
     parameter_count: int = 0
@@ -146,6 +154,17 @@ class Timeline:
             last = self.micro_step == self.micro_steps - 1
             samples = np.where(last, last_batch_size, batch_size).astype(np.int64)
         return self.intercept + self.slope * samples
+
+    def with_workspaces(self, workspaces: Workspaces) -> Timeline:
+        """The timeline with the sizes that its workspaces have on a GPU."""
+        intercept, slope = self.intercept.copy(), self.slope.copy()
+        names = set(self.workspaces.values())
+        known = {name: workspaces.of(name, self.convolutions) for name in names}
+        for storage, name in self.workspaces.items():
+            for_each, fixed = known[name]
+            intercept[storage] = fixed + for_each * self.intercept[storage]
+            slope[storage] = for_each * self.slope[storage]
+        return replace(self, intercept=intercept, slope=slope, workspaces={})
 
     def to_bytes(self) -> bytes:
         """Compressed, for the store; `from_bytes` reads it back equal."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import numpy as np
+from convolutions import CONVOLUTION
 
-from memplan_server.timeline import Convolution, Module, Timeline
+from memplan_server.timeline import Module, Timeline
 
 TIMELINE = Timeline(
     events=np.array([0, 1, 2, ~1, ~2], np.int32),
@@ -19,20 +20,7 @@ TIMELINE = Timeline(
     micro_step=np.array([0, 0, 1], np.uint8),
     modules=(Module("", "Net"),),
     workspaces={2: "cudnn/0"},
-    convolutions=(
-        Convolution(
-            direction="wgrad",
-            dtype="float32",
-            itemsize=4,
-            channels_last=False,
-            groups=1,
-            image=(3, 8, 8),
-            kernel=(16, 3, 3, 3),
-            result=(16, 8, 8),
-            stride=(1, 1),
-            dilation=(1, 1),
-        ),
-    ),
+    convolutions=(CONVOLUTION,),
     kernel_classes=((8, 0), (9, 0)),
     traits=("convolution",),
     library_versions={"torch": "2"},

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-from memplan_server.timeline import Convolution
+if TYPE_CHECKING:
+    from memplan_server.timeline import Convolution
 
 __all__ = ["tensor_core_dtypes", "workspace"]
 

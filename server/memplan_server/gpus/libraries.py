@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from memplan.types import GpuType
 from memplan_server.gpus.convolutions import tensor_core_dtypes
 from memplan_server.gpus.convolutions import workspace as convolution_workspace
-from memplan_server.timeline import Convolution, Timeline
+
+if TYPE_CHECKING:
+    from memplan_server.timeline import Convolution
 
 __all__ = [
     "KERNEL_CLASSES",
     "Workspaces",
     "capability",
     "kernel_class",
-    "with_workspaces",
     "workspaces",
 ]
 
@@ -80,17 +82,3 @@ def workspaces(gpu_type: GpuType) -> Workspaces:
     """The workspaces on this GPU type."""
     of = capability(gpu_type)
     return Workspaces(cublas_workspace_bytes(of), tensor_core_dtypes(of))
-
-
-def with_workspaces(timeline: Timeline, workspaces: Workspaces) -> Timeline:
-    """The timeline with the sizes that its workspaces have on a GPU."""
-    intercept, slope = timeline.intercept.copy(), timeline.slope.copy()
-    known = {
-        name: workspaces.of(name, timeline.convolutions)
-        for name in set(timeline.workspaces.values())
-    }
-    for storage, name in timeline.workspaces.items():
-        for_each, fixed = known[name]
-        intercept[storage] = fixed + for_each * timeline.intercept[storage]
-        slope[storage] = for_each * timeline.slope[storage]
-    return replace(timeline, intercept=intercept, slope=slope, workspaces={})

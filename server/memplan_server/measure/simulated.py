@@ -10,7 +10,7 @@ import torch
 from memplan.types import GpuType, TrainingJob
 from memplan_server import models
 from memplan_server.allocator import replay
-from memplan_server.gpus.libraries import capability, kernel_class, with_workspaces, workspaces
+from memplan_server.gpus.libraries import capability, kernel_class, workspaces
 from memplan_server.measure.events import WORKSPACE, Events, Section
 from memplan_server.simulate import device, trace, worker
 from memplan_server.simulate.recorder import Recorder
@@ -64,7 +64,7 @@ def simulate(job: TrainingJob, gpu_type: GpuType) -> Simulated:
     gpu = kernel_class(capability(gpu_type))
     built = models.build(job)
     traced = trace.trace_at(job, built, gpu, job.micro_batch_size, recorder)
-    timeline = with_workspaces(traced, workspaces(gpu_type))
+    timeline = traced.with_workspaces(workspaces(gpu_type))
     sizes = timeline.sizes(job.micro_batch_size)
     events = timeline.events.tolist()
     result = replay(events, sizes, job.allocator)

@@ -14,7 +14,7 @@ from memplan.types import (
 )
 from memplan.types import Phase as PublicPhase
 from memplan_server.allocator import Replay
-from memplan_server.gpus.libraries import with_workspaces, workspaces
+from memplan_server.gpus.libraries import workspaces
 from memplan_server.planning.targets import Timelines, run
 from memplan_server.planning.uncertainty import CONFIDENCE, bounds, held_confidence
 from memplan_server.timeline import Category, Int64, Phase, Timeline
@@ -34,7 +34,7 @@ def estimate_memory(
     timelines: Timelines, job: TrainingJob, gpu_type: GpuType, *, confidence: float = CONFIDENCE
 ) -> MemoryEstimate:
     """The memory the job takes at its micro-batch size on this GPU type."""
-    timeline = with_workspaces(timelines.get(job, gpu_type), workspaces(gpu_type))
+    timeline = timelines.get(job, gpu_type).with_workspaces(workspaces(gpu_type))
     result = _replayed(timeline, job, gpu_type)
     device_used = result.peak_reserved_bytes + gpu_type.context_bytes
     limits = bounds(timeline, gpu_type, result.peak_reserved_bytes, confidence)

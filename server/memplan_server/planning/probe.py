@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from memplan.types import AllocatorSettings, GpuType, TrainingJob
 from memplan_server.allocator import Replay, Unlimited
-from memplan_server.gpus.libraries import Workspaces, with_workspaces, workspaces
+from memplan_server.gpus.libraries import Workspaces, workspaces
 from memplan_server.planning.targets import Timelines, run
 from memplan_server.planning.uncertainty import CONFIDENCE, confidences_from, margin
 from memplan_server.timeline import Timeline
@@ -45,7 +45,7 @@ class Shared:
         """The timeline with the GPU's workspaces; the same one for GPUs that have the same."""
         key = id(timeline), workspaces(gpu_type)
         if key not in self.timelines:
-            self.timelines[key] = timeline, with_workspaces(timeline, key[1])
+            self.timelines[key] = timeline, timeline.with_workspaces(key[1])
         return self.timelines[key][1]
 
 

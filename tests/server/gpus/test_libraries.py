@@ -6,24 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from convolutions import CONVOLUTION
 
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.gpus.convolutions import tensor_core_dtypes, workspace
-from memplan_server.gpus.libraries import with_workspaces, workspaces
+from memplan_server.gpus.libraries import workspaces
 from memplan_server.timeline import Convolution, Timeline
 
-CONVOLUTION = Convolution(
-    direction="wgrad",
-    dtype="float32",
-    itemsize=4,
-    channels_last=False,
-    groups=1,
-    image=(64, 56, 56),
-    kernel=(128, 64, 3, 3),
-    result=(128, 28, 28),
-    stride=(2, 2),
-    dilation=(1, 1),
-)
 IMAGE, RESULT, KERNEL = 64 * 56 * 56 * 4, 128 * 28 * 28 * 4, 128 * 64 * 9 * 4
 AMPERE = tensor_core_dtypes((8, 0))
 
@@ -76,9 +65,9 @@ def test_a_timeline_takes_the_workspaces_of_a_gpu() -> None:
         convolutions=(CONVOLUTION,),
     )
     catalog = GpuCatalog.load()
-    a100 = with_workspaces(traced, workspaces(catalog.get("nvidia-a100-40gb")))
+    a100 = traced.with_workspaces(workspaces(catalog.get("nvidia-a100-40gb")))
     assert a100.sizes(10).tolist() == [8_519_680, KERNEL + 20 * (IMAGE + RESULT), 37]
-    p100 = with_workspaces(traced, workspaces(catalog.get("nvidia-p100")))
+    p100 = traced.with_workspaces(workspaces(catalog.get("nvidia-p100")))
     assert p100.sizes(10).tolist() == [8_519_680, 0, 37]
-    h100 = with_workspaces(traced, workspaces(catalog.get("nvidia-h100-80gb")))
+    h100 = traced.with_workspaces(workspaces(catalog.get("nvidia-h100-80gb")))
     assert h100.sizes(10)[0] == 32 << 20

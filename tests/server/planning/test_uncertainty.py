@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from convolutions import CONVOLUTION
 from hypothesis import given
 from hypothesis import strategies as st
 from timelines import network
@@ -19,18 +20,7 @@ CATALOG = GpuCatalog.load()
 A100, L40S, V100 = (
     CATALOG.get(name) for name in ("nvidia-a100-40gb", "nvidia-l40s", "nvidia-v100-16gb")
 )
-STEM = Convolution(
-    direction="wgrad",
-    dtype="float32",
-    itemsize=4,
-    channels_last=False,
-    groups=1,
-    image=(3, 224, 224),
-    kernel=(64, 3, 7, 7),
-    result=(64, 112, 112),
-    stride=(2, 2),
-    dilation=(1, 1),
-)
+STEM = replace(CONVOLUTION, image=(3, 224, 224), kernel=(64, 3, 7, 7), result=(64, 112, 112))
 BLOCK = replace(STEM, image=(64, 56, 56), kernel=(64, 64, 3, 3), stride=(1, 1))
 PATCHES = replace(STEM, kernel=(768, 3, 16, 16), stride=(16, 16))
 POINTWISE = replace(BLOCK, kernel=(256, 64, 1, 1))

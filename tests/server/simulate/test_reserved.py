@@ -21,7 +21,7 @@ from memplan.types import (
 )
 from memplan_server.allocator import replay
 from memplan_server.gpus.catalog import GpuCatalog
-from memplan_server.gpus.libraries import capability, kernel_class, with_workspaces, workspaces
+from memplan_server.gpus.libraries import capability, kernel_class, workspaces
 from memplan_server.simulate import worker
 from memplan_server.timeline import Timeline
 
@@ -50,7 +50,7 @@ def test_reserved_bytes_of_bert(
     )
     gpu_type = GpuCatalog.load().get(gpu)
     traced = Timeline.from_bytes(worker.trace(job, kernel_class(capability(gpu_type))))
-    timeline = with_workspaces(traced, workspaces(gpu_type))
+    timeline = traced.with_workspaces(workspaces(gpu_type))
     events = timeline.events.tolist()
     for batch_size, expected in reserved_mib.items():
         reserved = replay(events, timeline.sizes(batch_size)).peak_reserved_bytes
