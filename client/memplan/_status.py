@@ -3,7 +3,7 @@
 try:
     stub.PlanJob(request, timeout=60)
 except grpc.RpcError as error:
-    raise to_error(error) from error
+    raise to_error(error, "PlanJob") from error
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from memplan.errors import (
 __all__ = ["to_error"]
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_NO_METHOD = "Method not found!"
+"""What gRPC says in the name of a server that has no such method."""
 _DETAIL_TYPES: tuple[type[Message], ...] = (
     error_details_pb2.BadRequest,
     error_details_pb2.ErrorInfo,
@@ -36,9 +38,11 @@ _DETAIL_TYPES: tuple[type[Message], ...] = (
 )
 
 
-def to_error(error: grpc.RpcError) -> MemplanError:
-    """The exception for a failed call, with what the server's details say."""
+def to_error(error: grpc.RpcError, method: str) -> MemplanError:
+    """The exception for a failed call of `method`, with what the server's details say."""
     code, message = error.code().name, error.details() or error.code().name
+    if message == _NO_METHOD:
+        message = f"The server does not offer {method}: it has another version, or does without it."
     details = _details(error)
     cls = BY_CODE[code]
     if cls is InvalidRequestError:

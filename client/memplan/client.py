@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 import grpc
 
 from memplan._channel import open_channel, read_credentials
+from memplan._messages import to_answer, to_message
 from memplan._status import to_error
-from memplan.errors import InvalidRequestError, ServerError, Violation
 from memplan.types import (
     AccumulationPlan,
     BatchSizeRecommendation,
@@ -48,7 +48,6 @@ from memplan.types import (
     TrainingJob,
 )
 from memplan.v1 import planner_pb2_grpc
-from memplan.wire import WireError, from_proto, to_proto
 
 __all__ = ["DEFAULT_TARGET", "Client"]
 
@@ -342,22 +341,22 @@ class Client:
         return _pages(page, "models")
 
     def _call(self, method: str, request: object, timeout: float | None) -> Any:
-        message = _message(request)
+        message = to_message(request)
         try:
             answer = getattr(self._stub, method)(message, timeout=self._seconds(timeout))
         except grpc.RpcError as error:
-            raise to_error(error) from error
-        return _answer(answer)
+            raise to_error(error, method) from error
+        return to_answer(answer)
 
     def _stream(
         self, method: str, request: object, timeout: float | None
     ) -> Generator[Any, None, None]:
-        call = getattr(self._stub, method)(_message(request), timeout=self._seconds(timeout))
+        call = getattr(self._stub, method)(to_message(request), timeout=self._seconds(timeout))
         try:
             for answer in call:
-                yield _answer(answer)
+                yield to_answer(answer)
         except grpc.RpcError as error:
-            raise to_error(error) from error
+            raise to_error(error, method) from error
         finally:
             call.cancel()
 
@@ -366,22 +365,6 @@ class Client:
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout
-
-
-def _message(request: object) -> Any:
-    try:
-        return to_proto(request)
-    except WireError as error:
-        violations = [Violation(field, text) for field, text in error.violations]
-        raise InvalidRequestError(violations=violations) from error
-
-
-def _answer(message: Any) -> Any:
-    try:
-        return from_proto(message)
-    except WireError as error:
-        hint = "It may be newer than this client: upgrade memplan."
-        raise ServerError(f"The server's answer cannot be read: {error}. {hint}") from error
 
 
 def _pages(page: Callable[[str], Any], field: str) -> Iterator[Any]:

@@ -25,7 +25,18 @@ class Metrics:
     """The server's metrics and the registry that holds them."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        self._of_requests(self.registry)
+        self._of_workers(self.registry)
+        self._of_profiles(self.registry)
+        build = Info(
+            "memplan_build", "Versions this server was built from.", registry=self.registry
+        )
+        build.info({"version": version("memplan"), "python": platform.python_version()})
+        self.registry.register(GpuCollector())
+
+    def _of_requests(self, registry: CollectorRegistry) -> None:
+        """Calls, caches and answers."""
         self.requests = Counter(
             "memplan_requests_total",
             "Calls answered, by method and status code.",
@@ -56,6 +67,15 @@ class Metrics:
             ["cache"],
             registry=registry,
         )
+        self.verdicts = Counter(
+            "memplan_verdicts_total",
+            "Placements answered, by GPU type and verdict.",
+            ["gpu_type", "verdict"],
+            registry=registry,
+        )
+
+    def _of_workers(self, registry: CollectorRegistry) -> None:
+        """Worker processes and what they simulate."""
         self.tasks_queued = Gauge(
             "memplan_worker_tasks_queued",
             "Tasks that wait for a worker.",
@@ -80,12 +100,9 @@ class Metrics:
             buckets=SIMULATION_SECONDS,
             registry=registry,
         )
-        self.verdicts = Counter(
-            "memplan_verdicts_total",
-            "Placements answered, by GPU type and verdict.",
-            ["gpu_type", "verdict"],
-            registry=registry,
-        )
+
+    def _of_profiles(self, registry: CollectorRegistry) -> None:
+        """Jobs that are really run, and how predictions compare."""
         self.profiles = Counter(
             "memplan_profiles_total",
             "Profiles that ended, by outcome (done, out_of_memory, cancelled, time_limit, refused, "
@@ -111,6 +128,3 @@ class Metrics:
             buckets=RATIOS,
             registry=registry,
         )
-        build = Info("memplan_build", "Versions this server was built from.", registry=registry)
-        build.info({"version": version("memplan"), "python": platform.python_version()})
-        registry.register(GpuCollector())

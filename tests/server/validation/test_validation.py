@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -290,6 +291,7 @@ WRONG_REQUESTS = [
     (EstimateMemoryRequest(job=resnet(), confidence=0.991), "confidence"),
     (PlanJobRequest(job=resnet(), confidence=0.49), "confidence"),
     (PlanJobRequest(job=resnet(), confidence=math.nan), "confidence"),
+    (PlanJobRequest(job=resnet(), measurement_budget=timedelta(seconds=9)), "measurement_budget"),
     (RecommendBatchSizeRequest(job=resnet(), confidence=95.0), "confidence"),
     (
         PlanAccumulationRequest(job=resnet(), gpu=A100, global_batch_size=1, confidence=-0.9),
