@@ -154,7 +154,7 @@ class TestMethods:
         assert gone.wait(5)
 
     def test_no_profiler(self, client: Client) -> None:
-        with pytest.raises(UnsupportedError, match="does not offer ProfileMemory"):
+        with pytest.raises(UnsupportedError):
             next(client.profile_memory(JOB))
 
     def test_get_profile(self, client: Client, planner: FakePlanner) -> None:

@@ -142,3 +142,13 @@ def test_the_client_and_the_command_get_the_same(server: RunningServer, job: Pat
     data = json.loads(out)
     assert data["estimate"]["device_used_bytes"] == plan.estimate.device_used_bytes
     assert data["accumulation"]["micro_batch_size"] == plan.accumulation.micro_batch_size  # type: ignore[union-attr]
+
+
+def test_what_the_server_does_not_do_yet_is_refused_with_a_sentence(cache: Path) -> None:
+    status, out, err = finish(start(cache, "profiles", "list"))
+    assert (status, out) == (1, "")
+    assert "does not offer ListProfiles" in err
+    words = ("plan", "torchvision/resnet18", "--batch-size", "4", "--gpu", "nvidia-t4")
+    status, out, err = finish(start(cache, *words, "--measure", "9"))
+    assert (status, out) == (2, "")
+    assert "--measure: is not taken yet" in err
