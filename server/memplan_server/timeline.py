@@ -1,8 +1,8 @@
 """The timeline: every allocation and free of a training job, at any batch size.
 
 The simulated GPU runs set-up and two training steps and writes down, in order, which storage is
-allocated or freed. The size of each storage is affine in the micro-batch size, so one timeline
-holds for all of them:
+allocated or freed; the second step then stands there once more. The size of each storage is affine
+in the micro-batch size, so one timeline holds for all of them:
 
     sizes = timeline.sizes(batch_size=32)       # bytes of each storage
     for event in timeline.events.tolist():      # s >= 0: storage s is allocated; ~s: it is freed
@@ -97,14 +97,14 @@ class Workspaces(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Timeline:
-    """Allocations and frees of set-up and two training steps. `n` events, `m` storages."""
+    """Allocations and frees of set-up and training steps. `n` events, `m` storages."""
 
     events: Int32
     """[n] storage index `s` where it is allocated, `~s` (negative) where it is freed."""
     phase: UInt8
     """[n] `Phase` of each event."""
     step: UInt8
-    """[n] 0 in the first training step (and set-up), 1 in the second."""
+    """[n] 0 in the first training step (and set-up), 1 in the second, 2 in its repetition."""
 
     intercept: Int64
     """[m] bytes at batch size 0, of the size a program asks for (not rounded)."""

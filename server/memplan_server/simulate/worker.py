@@ -29,6 +29,7 @@ from memplan_server import models
 from memplan_server.errors import InvalidJob, LimitExceeded, MemplanError, Violation
 from memplan_server.simulate import device
 from memplan_server.simulate import trace as tracing
+from memplan_server.simulate.repetition import with_third_step
 from memplan_server.timeline import Timeline
 
 __all__ = ["initialize", "list_models", "trace"]
@@ -67,7 +68,8 @@ def trace(job: TrainingJob, compute_capability: tuple[int, int]) -> bytes:
         timeline = tracing.trace_affine(job, built, compute_capability)
         if timeline is None:
             timeline = _trace_exactly(job, built, compute_capability)
-    return dataclasses.replace(timeline, library_versions=_library_versions(job)).to_bytes()
+    timeline = dataclasses.replace(timeline, library_versions=_library_versions(job))
+    return with_third_step(timeline).to_bytes()
 
 
 def _trace_exactly(

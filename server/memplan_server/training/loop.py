@@ -94,7 +94,6 @@ class Loop:
         for _ in range(steps):
             self.step()
             gc.collect()  # what only a cycle holds is freed here, so that it is at the same place
-        self._kept.clear()
         return self.optimizer
 
     def start(self) -> None:
