@@ -13,6 +13,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 __all__ = ["Settings", "SettingsError"]
 
@@ -75,10 +76,20 @@ def targets(text: str) -> tuple[str, ...]:
 
 
 def database_url(text: str) -> str:
-    """The URL of a PostgreSQL database."""
-    scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in ("postgresql", "postgres") or not rest:
-        raise ValueError("is not a URL such as postgresql://user@host/database")
+    """The URL of a PostgreSQL database. What it raises repeats nothing of it."""
+    scheme, _, rest = text.partition("://")
+    try:
+        parts = urlsplit(text)
+        # A password with one of /?# in it ends the host early: what follows must not be taken for
+        # a database, whose name is logged.
+        readable = parts.port != 0 and len(parts.path) > 1 and "@" not in parts.path
+    except ValueError:
+        readable = False
+    if scheme not in ("postgresql", "postgres", "postgresql+psycopg") or not readable:
+        raise ValueError(
+            "is not a URL such as postgresql://user:password@host/database, in which what is "
+            "special in a password is percent-encoded"
+        )
     return f"postgresql://{rest}"
 
 

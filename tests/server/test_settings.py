@@ -105,10 +105,21 @@ def test_wrong_values_are_named(flag: str, text: str) -> None:
 def test_passwords_are_shown_nowhere() -> None:
     settings = Settings.parse([], {"MEMPLAN_PROFILE_STORE_URL": "postgresql://me:secret@host/db"})
     assert "secret" not in f"{settings!r} {settings}"
-    with pytest.raises(SettingsError) as raised:
-        Settings.parse([], {"MEMPLAN_PROFILE_STORE_URL": "mysql://me:secret@host/db"})
-    assert "MEMPLAN_PROFILE_STORE_URL" in str(raised.value)
-    assert "secret" not in str(raised.value)
+    for url in (
+        "mysql://me:secret@host/db",
+        "postgresql://me:secret@host",
+        "postgresql://me:secret@[host/db",
+        *(f"postgresql://me:{start}{mark}secret@host/db" for start in ("a", "1") for mark in "/?#"),
+    ):
+        with pytest.raises(SettingsError) as raised:
+            Settings.parse([], {"MEMPLAN_PROFILE_STORE_URL": url})
+        assert "MEMPLAN_PROFILE_STORE_URL" in str(raised.value)
+        assert "secret" not in str(raised.value)
+
+
+def test_databases_may_be_reached_through_sockets_and_with_options() -> None:
+    for url in ("postgresql:///db?host=/run/postgresql", "postgresql://h:5432/db?sslmode=require"):
+        assert Settings.parse([f"--profile-store-url={url}"], {}).profile_store_url == url
 
 
 def test_a_variable_that_kubernetes_sets_is_recognised() -> None:
