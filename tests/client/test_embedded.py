@@ -145,9 +145,6 @@ def test_the_client_and_the_command_get_the_same(server: RunningServer, job: Pat
 
 
 def test_what_the_server_does_not_do_yet_is_refused_with_a_sentence(cache: Path) -> None:
-    status, out, err = finish(start(cache, "profiles", "list"))
-    assert (status, out) == (1, "")
-    assert "does not offer ListProfiles" in err
     words = ("plan", "torchvision/resnet18", "--batch-size", "4", "--gpu", "nvidia-t4")
     status, out, err = finish(start(cache, *words, "--measure", "9"))
     assert (status, out) == (2, "")

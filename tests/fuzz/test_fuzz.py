@@ -142,6 +142,8 @@ METHODS = {
     "PlanJob": pb.PlanJobRequest,
     "ListGpuTypes": pb.ListGpuTypesRequest,
     "ListModels": pb.ListModelsRequest,
+    "GetProfile": pb.GetProfileRequest,
+    "ListProfiles": pb.ListProfilesRequest,
 }
 
 

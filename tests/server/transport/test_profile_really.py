@@ -60,6 +60,7 @@ def test_a_job_is_measured_and_agrees_with_its_estimate(planner: MemoryPlannerSt
     assert 0 < len(found.curve) <= 512
     assert found.library_versions["torch"]
     estimate = planner.EstimateMemory(pb.EstimateMemoryRequest(job=found.job), timeout=ENOUGH_S)
+    assert estimate.profile.profile_id == found.profile_id != ""
     # cuBLAS's workspace, of which a CPU has none, is the whole difference
     workspace = estimate.estimate.breakdown.workspace_bytes
     expected = estimate.estimate.peak_allocated_bytes - workspace
