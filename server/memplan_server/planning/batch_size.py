@@ -15,8 +15,8 @@ from memplan.types import (
     TrainingJob,
 )
 from memplan_server.planning.estimate import alive_after
-from memplan_server.planning.probe import MAX_BATCH_SIZE, Probe, Shared
-from memplan_server.planning.targets import Target, Timelines
+from memplan_server.planning.probe import Probe, Shared
+from memplan_server.planning.targets import MAX_BATCH_SIZE, Target, Timelines
 from memplan_server.planning.text import gib
 from memplan_server.planning.uncertainty import CONFIDENCE, held_confidence
 from memplan_server.timeline import Category, Phase, Timeline
@@ -58,7 +58,7 @@ def _recommend(
     probe: Probe, target: Target, headroom_fraction: float, multiple_of: int, limit: int
 ) -> BatchSizeRecommendation:
     capacity = target.capacity_bytes
-    maximum = probe.largest_that_fits(capacity, limit)
+    maximum = probe.largest_that_fits(capacity, min(limit, target.most_samples))
     multiple = multiple_of or (TENSOR_CORE_MULTIPLE if maximum >= TENSOR_CORE_MULTIPLE else 1)
     recommended = probe.largest_safe(capacity, headroom_fraction, maximum, multiple)
     if not recommended:  # not even one multiple: then the largest there is

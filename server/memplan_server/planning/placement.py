@@ -50,7 +50,7 @@ def _place(probe: Probe, target: Target) -> Placement:
     timeline, used = probe.timeline(batch_size), probe.device_used_bytes(batch_size)
     reserved = probe.reserved_bytes(batch_size)
     limits = bounds(timeline, target.gpu_type, reserved, probe.confidence)
-    verdict = _verdict(probe, limits, capacity)
+    verdict = _verdict(probe, limits, target)
     why = uncertainty.reason(timeline, target.gpu_type)
     return Placement(
         gpu=target.gpu,
@@ -65,10 +65,11 @@ def _place(probe: Probe, target: Target) -> Placement:
     )
 
 
-def _verdict(probe: Probe, limits: Bounds, capacity: int) -> Verdict:
-    if limits.upper_bytes <= capacity:
+def _verdict(probe: Probe, limits: Bounds, target: Target) -> Verdict:
+    batch_size, capacity = probe.job.micro_batch_size, target.capacity_bytes
+    if limits.upper_bytes <= capacity and batch_size <= target.most_samples:
         return Verdict.FITS
-    if limits.lower_bytes > capacity and not probe.fits(probe.job.micro_batch_size, capacity):
+    if limits.lower_bytes > capacity and not probe.fits(batch_size, capacity):
         return Verdict.DOES_NOT_FIT
     return Verdict.UNCERTAIN
 

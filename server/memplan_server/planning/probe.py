@@ -13,13 +13,11 @@ from dataclasses import dataclass, field, replace
 from memplan.types import AllocatorSettings, GpuType, TrainingJob
 from memplan_server.allocator import Replay, Unlimited
 from memplan_server.gpus.libraries import Workspaces, workspaces
-from memplan_server.planning.targets import Timelines, run
+from memplan_server.planning.targets import MAX_BATCH_SIZE, Timelines, run
 from memplan_server.planning.uncertainty import CONFIDENCE, confidences_from, margin
 from memplan_server.timeline import Timeline
 
 __all__ = ["Probe", "Shared", "largest"]
-
-MAX_BATCH_SIZE = 1 << 24
 
 _ANCHORS = (64, 256)
 _CLOSE = 0.9
