@@ -8,6 +8,7 @@
     ├── Cancelled             the caller went away
     ├── NoDevice              there is no device such as the one asked for
     ├── Unreachable           no profiler answers
+    ├── StoreFailure          stored profiles cannot be read now
     ├── MeasurementFailure    the process that measured crashed
     ├── Relayed               what another server answered
     └── WorkerFailure         a worker died, or raised what it should not have
@@ -28,6 +29,7 @@ __all__ = [
     "MemplanError",
     "NoDevice",
     "Relayed",
+    "StoreFailure",
     "TimeLimitExceeded",
     "UnknownName",
     "Unreachable",
@@ -103,6 +105,10 @@ class NoDevice(MemplanError):
 
 class Unreachable(MemplanError):
     """No profiler answers."""
+
+
+class StoreFailure(MemplanError):
+    """The database of profiles does not answer, or not with what can be read."""
 
 
 class MeasurementFailure(MemplanError):

@@ -30,6 +30,7 @@ from memplan_server.errors import (
     MemplanError,
     NoDevice,
     Relayed,
+    StoreFailure,
     TimeLimitExceeded,
     UnknownName,
     Unreachable,
@@ -58,6 +59,7 @@ _CODES: tuple[tuple[type[MemplanError], Any, str], ...] = (
     (Cancelled, grpc.StatusCode.CANCELLED, "CANCELLED"),
     (NoDevice, grpc.StatusCode.FAILED_PRECONDITION, "NO_DEVICE"),
     (Unreachable, grpc.StatusCode.UNAVAILABLE, "NO_PROFILER"),
+    (StoreFailure, grpc.StatusCode.UNAVAILABLE, "NO_PROFILE_STORE"),
     (MeasurementFailure, grpc.StatusCode.ABORTED, "MEASUREMENT_FAILED"),
 )
 
