@@ -151,7 +151,7 @@ def _grpc_server(
     settings: Settings, metrics: Metrics, service: PlannerService
 ) -> tuple[Any, health.HealthServicer]:
     """A grpc.Server with the planner, health and reflection; not started."""
-    threads = settings.max_concurrent_calls + SPARE_THREADS
+    threads = settings.max_concurrent_calls + _profiles(settings) + SPARE_THREADS
     server = grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="memplan-call"),
         interceptors=(

@@ -16,11 +16,12 @@ from memplan import types
 from memplan.types import GpuTarget, MemoryEstimate, TrainingJob
 from memplan_server import paging, planning
 from memplan_server.calls import Call
+from memplan_server.confirmation import Confirmation
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.jobs import normalize
 from memplan_server.names import ModelNames
-from memplan_server.planning import Target
+from memplan_server.planning import Goal, Target
 from memplan_server.profiling import Asked, Profiler
 from memplan_server.timelines import CallTimelines, TimelineCache
 from memplan_server.validation import check
@@ -50,6 +51,7 @@ class Planner:
         self._timelines = timelines
         self._names = names
         self._profiler = profiler
+        self._confirmation = Confirmation(profiler=profiler)
         self._longest_profile_s = longest_profile_s
 
     def estimate_memory(
@@ -102,44 +104,29 @@ class Planner:
         )
         return types.PlanAccumulationResponse(accumulation=accumulation)
 
-    def plan_job(self, request: types.PlanJobRequest, call: Call) -> types.PlanJobResponse:
-        """Everything in one answer."""
+    def plan_job(
+        self, request: types.PlanJobRequest, call: Call, *, peer: str = ""
+    ) -> types.PlanJobResponse:
+        """Everything in one answer; `peer` is who asks to have it measured."""
         check(request)
+        self._check_time_limit("measurement_budget", request.measurement_budget)
         targets = self._targets(request.gpus, mig=False)
         job, timelines = self._known(request.job, call), self._seen_by(call)
         timelines.prepare(job, [target.gpu_type for target in targets])
-        headroom = _headroom(request.headroom_fraction)
-        confidence = _confidence(request.confidence)
-        ranks = request.data_parallel_size or 1
-        accumulation = None
-        if request.global_batch_size:
-            accumulation = planning.plan_accumulation(
-                timelines,
-                replace(job, micro_batch_size=0),
-                targets[0],
-                global_batch_size=request.global_batch_size,
-                data_parallel_size=ranks,
-                headroom_fraction=headroom,
-                confidence=confidence,
-            )
-        return types.PlanJobResponse(
-            estimate=planning.estimate_memory(
-                timelines, job, targets[0].gpu_type, confidence=confidence
-            ),
-            batch_sizes=planning.recommend_batch_sizes(
-                timelines, job, targets, headroom_fraction=headroom, confidence=confidence
-            ),
-            accumulation=accumulation,
-            placements=planning.place(
-                timelines,
-                job,
-                targets,
-                global_batch_size=request.global_batch_size,
-                data_parallel_size=ranks,
-                headroom_fraction=headroom,
-                confidence=confidence,
-                catalog=self._catalog.all(),
-            ),
+        goal = Goal(
+            job=job,
+            targets=targets,
+            global_batch_size=request.global_batch_size,
+            data_parallel_size=request.data_parallel_size or 1,
+            headroom_fraction=_headroom(request.headroom_fraction),
+            confidence=_confidence(request.confidence),
+            catalog=self._catalog.all(),
+        )
+        plan = planning.plan_job(timelines, goal)
+        if request.measurement_budget is None:
+            return plan
+        return self._confirmation.confirm(
+            timelines, goal, plan, request.measurement_budget, call, peer=peer
         )
 
     def profile_memory(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -33,6 +33,7 @@ RETRY_AFTER_S = 1.0
 LONGEST_STREAM_S = 86_400.0
 """A profile may wait long in its queue; this only keeps the number small."""
 ANSWER = "answer"
+BUSY = "Nothing was measured: the server has as many profiles under way as it may."
 ENTRY_BYTES = 500
 """What Python takes for one kept answer besides the bytes of request and response."""
 
@@ -46,6 +47,8 @@ class _Answer:
 
     data: bytes
     verdicts: tuple[Any, ...]
+    lasting: bool
+    """Whether the same request gets it again."""
 
 
 class PlannerService:
@@ -102,7 +105,8 @@ class PlannerService:
             if found is None:
                 miss()
                 found = self._make(name, data, context)
-                self._answers.put(key, found)
+                if found.lasting:
+                    self._answers.put(key, found)
             else:
                 hit()
             for count in found.verdicts:
@@ -117,9 +121,27 @@ class PlannerService:
         with self._admitted():
             call = _call(context, self._call_time_limit_s)
             request = _request(message_class, data)
-            response = method(request, call)
-            serialised = to_proto(response).SerializeToString(deterministic=True)
-        return _Answer(serialised, self._verdicts(response))
+            if not _is_to_be_measured(request):
+                return self._answer(method(request, call))
+            if not self._free_for_profiles.acquire(blocking=False):
+                plan = method(replace(request, measurement_budget=None), call)
+                return self._answer(replace(plan, measurement_notes=(BUSY,)), lasting=False)
+        try:
+            return self._measured_plan(request, context)
+        finally:
+            self._free_for_profiles.release()
+
+    def _measured_plan(self, request: types.PlanJobRequest, context: Any) -> _Answer:
+        """A plan that may take as long as a profile, and counts as one."""
+        assert request.measurement_budget is not None
+        longest_s = self._call_time_limit_s + request.measurement_budget.total_seconds()
+        call = _call(context, longest_s)
+        response = self._planner.plan_job(request, call, peer=_host(context.peer()))
+        return self._answer(response, lasting=False)
+
+    def _answer(self, response: object, *, lasting: bool = True) -> _Answer:
+        serialised = to_proto(response).SerializeToString(deterministic=True)
+        return _Answer(serialised, self._verdicts(response), lasting)
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -158,6 +180,10 @@ class PlannerService:
         return tuple(
             verdicts.labels(p.gpu.gpu_type, p.verdict.name).inc for p in response.placements
         )
+
+
+def _is_to_be_measured(request: object) -> bool:
+    return isinstance(request, types.PlanJobRequest) and request.measurement_budget is not None
 
 
 def _weigh(key: Key, answer: _Answer) -> int:

@@ -186,8 +186,8 @@ class MeasuredProfile:
     shared: bool = False
     """Whether the GPU may have been shared meanwhile: other processes, MPS, a virtual GPU."""
     prediction: Prediction | None = None
-    """What was estimated for what was measured. Not set for the CPU and for GPUs that are not in the
-    catalog."""
+    """What was estimated for what was measured. Not set for the CPU and for GPUs that are not in
+    the catalog."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
