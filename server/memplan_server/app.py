@@ -34,8 +34,10 @@ from memplan_server.interceptors import (
 )
 from memplan_server.metrics import Metrics
 from memplan_server.names import ModelNames
+from memplan_server.profiles.setup import make_profile_store
 from memplan_server.profiling.local import MEASURE
 from memplan_server.profiling.setup import make_profiler
+from memplan_server.profiling.stored import StoringProfiler
 from memplan_server.service import SERVICE_NAME, PlannerService
 from memplan_server.settings import Settings
 from memplan_server.store import Store
@@ -122,19 +124,32 @@ def _service(
         workers=workers, store=store, metrics=metrics, capacity_bytes=settings.timeline_cache_size
     )
     names = ModelNames(workers=workers, store=store)
+    profiles = make_profile_store(settings)
+    stack.callback(profiles.close)
+    metrics.profile_store_up.set_function(lambda: profiles.available)
     catalog = GpuCatalog.load()
     planner = Planner(
         catalog=catalog,
         timelines=timelines,
         names=names,
-        profiler=make_profiler(
-            settings, metrics, catalog=catalog, timelines=timelines, measure=measure, stack=stack
+        profiler=StoringProfiler(
+            make_profiler(
+                settings,
+                metrics,
+                catalog=catalog,
+                timelines=timelines,
+                measure=measure,
+                stack=stack,
+            ),
+            profiles,
         ),
+        profiles=profiles,
         longest_profile_s=settings.profile_time_limit,
     )
     return PlannerService(
         planner,
         metrics,
+        profiles_version=profiles.version,
         answer_cache_bytes=settings.answer_cache_size,
         max_concurrent_calls=settings.max_concurrent_calls,
         call_time_limit_s=settings.call_time_limit,

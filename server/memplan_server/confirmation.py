@@ -66,7 +66,7 @@ class _NotMeasured(Exception):
 class Confirmation:
     """Runs what is planned. Safe to use from several threads."""
 
-    def __init__(self, *, profiler: Profiler, profiles: ProfileStore | None = None) -> None:
+    def __init__(self, *, profiler: Profiler, profiles: ProfileStore) -> None:
         """`profiles` is where earlier ones are looked for."""
         self._profiler = profiler
         self._profiles = profiles
@@ -107,7 +107,9 @@ class Confirmation:
             goal = planning.restricted(timelines, goal, profile)
             plan = planning.plan_job(timelines, goal)
         plan = planning.with_evidence(plan, goal, profiles)
-        return replace(plan, profile=_last(profiles), measurement_notes=tuple(notes))
+        return replace(
+            plan, profile=profiles[-1] if profiles else plan.profile, measurement_notes=tuple(notes)
+        )
 
     def _profile(
         self, job: TrainingJob, target: Target, budget: _Budget
@@ -120,8 +122,6 @@ class Confirmation:
 
     def _stored(self, job: TrainingJob, target: Target) -> MeasuredProfile | None:
         """A stored profile that decides, on a GPU of the type."""
-        if self._profiles is None:
-            return None
         size, gpu_type = job.micro_batch_size, target.gpu_type.name
         found = self._profiles.newest(job_digest(job), gpu_type, size)
         if found is None or Evidence.of(found, target).finding is Finding.NOTHING:
@@ -199,7 +199,3 @@ def _beside(timelines: Timelines, profile: MeasuredProfile, goal: Goal) -> Seque
         f"At micro-batch {size} tensors took {profile.peak_allocated_bytes:,} bytes at their peak; "
         f"the estimate for {gpu_type.name} is {estimate.peak_allocated_bytes:,} bytes.",
     )
-
-
-def _last(profiles: Sequence[MeasuredProfile]) -> MeasuredProfile | None:
-    return profiles[-1] if profiles else None

@@ -13,15 +13,16 @@ from dataclasses import replace
 from datetime import timedelta
 
 from memplan import types
-from memplan.types import GpuTarget, MemoryEstimate, TrainingJob
+from memplan.types import GpuTarget, MeasuredProfile, MemoryEstimate, TrainingJob
 from memplan_server import paging, planning
 from memplan_server.calls import Call
 from memplan_server.confirmation import Confirmation
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.gpus.catalog import GpuCatalog
-from memplan_server.jobs import normalize
+from memplan_server.jobs import job_digest, normalize
 from memplan_server.names import ModelNames
 from memplan_server.planning import Goal, Target
+from memplan_server.profiles import ProfileStore
 from memplan_server.profiling import Asked, Profiler
 from memplan_server.timelines import CallTimelines, TimelineCache
 from memplan_server.validation import check
@@ -32,6 +33,7 @@ DEFAULT_GPU_TYPE = "nvidia-a100-80gb"
 DEFAULT_HEADROOM = 0.05
 GPU_TYPES_A_PAGE = 50
 MODELS_A_PAGE = 100
+PROFILES_A_PAGE = 50
 
 
 class Planner:
@@ -44,14 +46,17 @@ class Planner:
         timelines: TimelineCache,
         names: ModelNames,
         profiler: Profiler,
+        profiles: ProfileStore,
         longest_profile_s: float = 600.0,
     ) -> None:
-        """No profile may take longer than `longest_profile_s` once it runs."""
+        """What `profiler` measures is found in `profiles` afterwards; no profile may take longer
+        than `longest_profile_s` once it runs."""
         self._catalog = catalog
         self._timelines = timelines
         self._names = names
         self._profiler = profiler
-        self._confirmation = Confirmation(profiler=profiler)
+        self._profiles = profiles
+        self._confirmation = Confirmation(profiler=profiler, profiles=profiles)
         self._longest_profile_s = longest_profile_s
 
     def estimate_memory(
@@ -66,7 +71,9 @@ class Planner:
         )
         if not request.gpu_type:
             estimate = _assuming(estimate, f"no GPU type was given: {DEFAULT_GPU_TYPE}")
-        return types.EstimateMemoryResponse(estimate=estimate)
+        return types.EstimateMemoryResponse(
+            estimate=estimate, profile=self._measured(job, gpu_type.name)
+        )
 
     def recommend_batch_size(
         self, request: types.RecommendBatchSizeRequest, call: Call
@@ -122,7 +129,10 @@ class Planner:
             confidence=_confidence(request.confidence),
             catalog=self._catalog.all(),
         )
-        plan = planning.plan_job(timelines, goal)
+        plan = replace(
+            planning.plan_job(timelines, goal),
+            profile=self._measured(job, targets[0].gpu_type.name),
+        )
         if request.measurement_budget is None:
             return plan
         return self._confirmation.confirm(
@@ -157,6 +167,27 @@ class Planner:
         if limit is not None and limit.total_seconds() > longest:
             raise InvalidJob(Violation(field, f"must be at most {longest:g} s on this server."))
 
+    def get_profile(self, request: types.GetProfileRequest, call: Call) -> types.GetProfileResponse:
+        """A profile that was stored. Raises UnknownName, StoreFailure."""
+        check(request)
+        return types.GetProfileResponse(profile=self._profiles.get(request.profile_id))
+
+    def list_profiles(
+        self, request: types.ListProfilesRequest, call: Call
+    ) -> types.ListProfilesResponse:
+        """The stored profiles, page by page. Raises StoreFailure."""
+        check(request)
+        gpu_type = self._catalog.get(request.gpu_type).name if request.gpu_type else ""
+        wanted = f"{gpu_type}\0{request.job_digest}"
+        page = self._profiles.page(
+            size=request.page_size or PROFILES_A_PAGE,
+            after=paging.check_token("profiles", request.page_token, wanted),
+            gpu_type=gpu_type,
+            job_digest=request.job_digest,
+        )
+        token = page.next_after and paging.token_after("profiles", page.next_after, wanted)
+        return types.ListProfilesResponse(profiles=page.profiles, next_page_token=token)
+
     def list_gpu_types(
         self, request: types.ListGpuTypesRequest, call: Call
     ) -> types.ListGpuTypesResponse:
@@ -190,6 +221,10 @@ class Planner:
         if job.model.catalog is not None:
             self._names.check(job.model.catalog.name, call)
         return normalize(job)
+
+    def _measured(self, job: TrainingJob, gpu_type: str) -> MeasuredProfile | None:
+        """What is known of a normalised job on a GPU type from measurement."""
+        return self._profiles.newest(job_digest(job), gpu_type, job.micro_batch_size)
 
     def _seen_by(self, call: Call) -> CallTimelines:
         return CallTimelines(self._timelines, call)

@@ -121,6 +121,11 @@ class Metrics:
             buckets=SIMULATION_SECONDS,
             registry=registry,
         )
+        self.profile_store_up = Gauge(
+            "memplan_profile_store_up",
+            "Whether the database of profiles answers.",
+            registry=registry,
+        )
         self.prediction_ratio = Histogram(
             "memplan_prediction_ratio",
             "Estimated by measured peak reserved bytes, by GPU type.",

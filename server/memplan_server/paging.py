@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from memplan_server.errors import InvalidJob, Violation
 
-__all__ = ["Page", "check_token", "page"]
+__all__ = ["Page", "check_token", "page", "token_after"]
 
 DIGEST_BYTES = 8
 
@@ -36,7 +36,7 @@ def page(listing: str, names: Sequence[str], size: int, token: str, filter_text:
     rest = [name for name in names if name > after]
     chosen = tuple(rest[:size])
     more = len(rest) > size
-    return Page(chosen, _token(listing, chosen[-1], filter_text) if more else "")
+    return Page(chosen, token_after(listing, chosen[-1], filter_text) if more else "")
 
 
 def check_token(listing: str, token: str, filter_text: str) -> str:
@@ -48,13 +48,14 @@ def check_token(listing: str, token: str, filter_text: str) -> str:
         after = data[DIGEST_BYTES:].decode()
     except ValueError:
         after = ""
-    if not after or _token(listing, after, filter_text) != token:
+    if not after or token_after(listing, after, filter_text) != token:
         wrong = "is not a next_page_token that this listing gave for this filter."
         raise InvalidJob(Violation("page_token", wrong))
     return after
 
 
-def _token(listing: str, after: str, filter_text: str) -> str:
+def token_after(listing: str, after: str, filter_text: str) -> str:
+    """The token of the page that begins after the entry named `after`."""
     name = after.encode()
     checked = hashlib.sha256(b"\0".join((listing.encode(), filter_text.encode(), name))).digest()
     return base64.urlsafe_b64encode(checked[:DIGEST_BYTES] + name).decode()

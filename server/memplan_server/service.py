@@ -1,7 +1,8 @@
 """The gRPC service: bytes to a request, the planner, the response to bytes.
 
 Methods take and give bytes, because equal requests have equal answers: an answer given once is kept
-under the bytes of its request, and needs neither parsing nor planning the next time.
+under the bytes of its request, and needs neither parsing nor planning the next time. Answers that
+say what was measured hold as long as no profile is added; those about profiles are not kept.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -38,7 +40,10 @@ ENTRY_BYTES = 500
 """What Python takes for one kept answer besides the bytes of request and response."""
 
 Method = Callable[[Any, Call], Any]
-Key = tuple[str, bytes]
+Key = tuple[str, bytes, int]
+"""Method, request, version of the stored profiles where the answer depends on them."""
+NEVER_KEPT = ("GetProfile", "ListProfiles")
+SAY_WHAT_WAS_MEASURED = ("EstimateMemory", "PlanJob")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +64,19 @@ class PlannerService:
         planner: Planner,
         metrics: Metrics,
         *,
+        profiles_version: Callable[[], int],
         answer_cache_bytes: int,
         max_concurrent_calls: int,
         call_time_limit_s: float,
         max_concurrent_profiles: int = 32,
     ) -> None:
         """At most `max_concurrent_calls` are worked on at once, each for `call_time_limit_s` at
-        most; kept answers do not count. Profiles are counted apart, waiting ones included."""
+        most; kept answers do not count. Profiles are counted apart, waiting ones included.
+        `profiles_version` is that of the store."""
         self._planner = planner
         self._free_for_profiles = threading.BoundedSemaphore(max_concurrent_profiles)
         self._metrics = metrics
+        self._profiles_version = profiles_version
         self._answers: LruCache[Key, _Answer] = LruCache(answer_cache_bytes, _weigh)
         self._call_time_limit_s = call_time_limit_s
         self._max_concurrent_calls = max_concurrent_calls
@@ -83,13 +91,17 @@ class PlannerService:
             "PlanJob": (planner_pb2.PlanJobRequest, planner.plan_job),
             "ListGpuTypes": (planner_pb2.ListGpuTypesRequest, planner.list_gpu_types),
             "ListModels": (planner_pb2.ListModelsRequest, planner.list_models),
+            "GetProfile": (planner_pb2.GetProfileRequest, planner.get_profile),
+            "ListProfiles": (planner_pb2.ListProfilesRequest, planner.list_profiles),
         }
         metrics.cache_bytes.labels(ANSWER).set_function(lambda: self._answers.held_bytes)
 
     def handlers(self) -> dict[str, Any]:
         """A grpc.RpcMethodHandler for each method of the service."""
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(self._behaviour(name))
+            name: grpc.unary_unary_rpc_method_handler(
+                partial(self._answer_anew, name) if name in NEVER_KEPT else self._behaviour(name)
+            )
             for name in self._methods
         }
         handlers["ProfileMemory"] = grpc.unary_stream_rpc_method_handler(self._profile_memory)
@@ -98,9 +110,10 @@ class PlannerService:
     def _behaviour(self, name: str) -> Callable[[bytes, Any], bytes]:
         hit, miss = (self._metrics.cache_requests.labels(ANSWER, r).inc for r in ("hit", "miss"))
         kept = self._answers.get
+        version = self._profiles_version if name in SAY_WHAT_WAS_MEASURED else int
 
         def answer(data: bytes, context: Any) -> bytes:
-            key = (name, data)
+            key = (name, data, version())
             found = kept(key)
             if found is None:
                 miss()
@@ -114,6 +127,9 @@ class PlannerService:
             return found.data
 
         return answer
+
+    def _answer_anew(self, name: str, data: bytes, context: Any) -> bytes:
+        return self._make(name, data, context).data
 
     def _make(self, name: str, data: bytes, context: Any) -> _Answer:
         """Convert, call, convert."""

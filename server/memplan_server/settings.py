@@ -10,6 +10,7 @@ import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,16 @@ def seconds(text: str) -> float:
     return value
 
 
-def count(text: str) -> int:
+def count(text: str, most: int = 10_000) -> int:
     """A whole number of at least 1."""
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
-        raise ValueError("is not a whole number from 1 to 10,000")
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise ValueError(f"is not a whole number from 1 to {most:,}")
     return int(text)
+
+
+def large_count(text: str) -> int:
+    """A whole number of at least 1, for what there are many of."""
+    return count(text, 10_000_000)
 
 
 def port(text: str) -> int:
@@ -66,6 +72,14 @@ def targets(text: str) -> tuple[str, ...]:
     if not all(found):
         raise ValueError("has an empty part between its commas")
     return found
+
+
+def database_url(text: str) -> str:
+    """The URL of a PostgreSQL database."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in ("postgresql", "postgres") or not rest:
+        raise ValueError("is not a URL such as postgresql://user@host/database")
+    return f"postgresql://{rest}"
 
 
 def truth(text: str) -> bool:
@@ -175,6 +189,20 @@ class Settings:
         default=8 * GIB,
         metadata=about(byte_size, "Memory that one on the CPU may take.", "8GiB"),
     )
+    profile_store_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=about(
+            database_url,
+            "PostgreSQL database of profiles, postgresql://user:password@host/database; several "
+            "servers may share it.",
+            "a file in --data-dir",
+        )
+        | {"secret": True},
+    )
+    profiles_kept: int = field(
+        default=10_000, metadata=about(large_count, "Profiles that are stored; the oldest leave.")
+    )
     drain_time: float = field(
         default=30.0,
         metadata=about(seconds, "Time that calls under way get to finish on SIGTERM.", "30"),
@@ -205,6 +233,10 @@ class Settings:
             raise SettingsError("--tls-cert and --tls-key belong together: give both or neither.")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise SettingsError("--tls-client-ca needs --tls-cert and --tls-key.")
+        if self.profile_store_url is not None and find_spec("psycopg") is None:
+            raise SettingsError(
+                "--profile-store-url needs psycopg. Run: pip install 'memplan[postgresql]'"
+            )
 
     @classmethod
     def parse(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -227,6 +259,8 @@ def _parsed(spec: Field[Any], text: str, source: str) -> Any:
     try:
         return spec.metadata["parse"](text)
     except ValueError as error:
+        if spec.metadata.get("secret"):
+            raise SettingsError(f"{source}: what it holds {error}.") from None
         hint = ""
         if source.startswith(PREFIX) and "://" in text:
             hint = " (Kubernetes sets it for a Service of that name; see enableServiceLinks.)"

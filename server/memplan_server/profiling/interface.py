@@ -70,7 +70,7 @@ class Profiler(Protocol):
     def profile(self, asked: Asked, call: Call) -> Iterator[ProfileMemoryResponse]:
         """Progress, and the profile as the last event; closing the iterator stops the work.
 
-        The profile has no `profile_id` unless another server stored it. Raises `NoDevice`,
+        The profile has a `profile_id` where it was stored. Raises `NoDevice`,
         `LimitExceeded` (queue full, GPU in use), `TimeLimitExceeded`, `Cancelled`,
         `MeasurementFailure`, `Unreachable`, `Relayed`, and `InvalidJob` for a job that cannot run.
         """

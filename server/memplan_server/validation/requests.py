@@ -9,9 +9,11 @@ from typing import Any
 from memplan.types import (
     DeviceType,
     EstimateMemoryRequest,
+    GetProfileRequest,
     GpuTarget,
     ListGpuTypesRequest,
     ListModelsRequest,
+    ListProfilesRequest,
     PlanAccumulationRequest,
     PlanJobRequest,
     ProfileMemoryRequest,
@@ -140,12 +142,26 @@ def _page(request: ListGpuTypesRequest | ListModelsRequest) -> Violations:
     yield from text("filter", request.filter, longest=LONGEST_NAME)
 
 
+def _get_profile(request: GetProfileRequest) -> Violations:
+    if not request.profile_id:
+        yield Violation("profile_id", "is required: what ListProfiles names.")
+    yield from text("profile_id", request.profile_id, longest=LONGEST_NAME)
+
+
+def _list_profiles(request: ListProfilesRequest) -> Violations:
+    yield from whole("page_size", request.page_size, 1, LARGEST_PAGE, unset=True)
+    yield from text("gpu_type", request.gpu_type, longest=LONGEST_NAME)
+    yield from text("job_digest", request.job_digest, longest=LONGEST_NAME)
+
+
 _RULES: dict[type, Callable[[Any], Violations]] = {
     EstimateMemoryRequest: _estimate_memory,
     RecommendBatchSizeRequest: _recommend_batch_size,
     PlanAccumulationRequest: _plan_accumulation,
     PlanJobRequest: _plan_job,
     ProfileMemoryRequest: _profile_memory,
+    GetProfileRequest: _get_profile,
+    ListProfilesRequest: _list_profiles,
     ListGpuTypesRequest: _page,
     ListModelsRequest: _page,
 }
