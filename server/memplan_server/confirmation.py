@@ -20,7 +20,7 @@ from typing import Any
 from memplan.types import DeviceType, MeasuredProfile, PlanJobResponse, TrainingJob
 from memplan_server import planning
 from memplan_server.calls import Call
-from memplan_server.errors import MemplanError, NoDevice, TimeLimitExceeded
+from memplan_server.errors import MemplanError, NoDevice, TimeLimitExceeded, WorkerFailure
 from memplan_server.jobs import job_digest
 from memplan_server.planning import Evidence, Finding, Goal, Target, Timelines
 from memplan_server.planning.text import gib
@@ -159,12 +159,9 @@ class Confirmation:
         except TimeLimitExceeded:
             budget.call.check()
             raise _NotMeasured(_no_time(budget)) from None
-        except MemplanError as error:
+        except Exception as error:
             budget.call.check()
-            raise _NotMeasured(str(error)) from None
-        except Exception:
-            log.exception("measuring a plan failed")
-            raise _NotMeasured("Measuring failed by a defect; the server's log has it.") from None
+            raise _NotMeasured(_failure(error)) from None
 
 
 def _only_profile(events: Any) -> MeasuredProfile:
@@ -174,6 +171,14 @@ def _only_profile(events: Any) -> MeasuredProfile:
                 found: MeasuredProfile = event.profile
                 return found
     raise AssertionError("a profiler ends with a profile or an exception")
+
+
+def _failure(error: Exception) -> str:
+    """What a caller may know of it."""
+    if isinstance(error, MemplanError) and not isinstance(error, WorkerFailure):
+        return str(error)
+    log.error("measuring a plan failed", exc_info=error)
+    return "Measuring failed by a defect, which the log of the server tells of."
 
 
 def _no_time(budget: _Budget) -> str:

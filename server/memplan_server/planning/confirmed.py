@@ -88,11 +88,12 @@ def _accumulation(
     steps = min(plan.accumulation_steps, _MICRO_BATCHES)
     loop = replace(goal.job.loop, accumulation_steps=steps)
     planned = replace(goal.job, micro_batch_size=plan.micro_batch_size, loop=loop)
+    plan = replace(plan, reason=_corrected(plan.reason, found))
     for evidence in found:
         if plan.feasible and evidence.says_that_it_fits(planned):
             reason = f"{plan.reason} {evidence.why}"
             return replace(plan, reason=reason, device_used_bytes=evidence.needed_bytes)
-    return replace(plan, reason=_corrected(plan.reason, found))
+    return plan
 
 
 def _batch_size(one: BatchSizeRecommendation, found: Sequence[Evidence]) -> BatchSizeRecommendation:
