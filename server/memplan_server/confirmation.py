@@ -202,5 +202,6 @@ def _beside(timelines: Timelines, profile: MeasuredProfile, goal: Goal) -> Seque
         return (f"The estimate for micro-batch {size} is {expected}, at most {most}.",)
     return (
         f"At micro-batch {size} tensors took {profile.peak_allocated_bytes:,} bytes at their peak; "
-        f"the estimate for {gpu_type.name} is {estimate.peak_allocated_bytes:,} bytes.",
+        f"the estimate for {gpu_type.name} is {estimate.peak_allocated_bytes:,} bytes, of which "
+        f"workspaces of its kernels take {estimate.breakdown.workspace_bytes:,}.",
     )

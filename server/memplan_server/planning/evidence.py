@@ -93,7 +93,7 @@ def below(
 def described(profile: MeasuredProfile) -> str:
     """On what it was measured, how long, with which versions."""
     where = profile.device_name or profile.gpu_type
-    host = f" of {profile.host}" if profile.host else ""
+    host = f" on host {profile.host}" if profile.host else ""
     when = f", {profile.create_time:%Y-%m-%d %H:%M} UTC" if profile.create_time else ""
     steps = f"{profile.step_count} steps after {profile.warmup_step_count} to warm up"
     versions = ", ".join(f"{name} {v}" for name, v in sorted(profile.library_versions.items()))
