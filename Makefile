@@ -24,10 +24,11 @@ test: $(VENV)/.installed-dev ## Run the test suite
 	$(BIN)/pytest -m 'not integration and not slow'
 
 test-integration: $(VENV)/.installed-dev ## Run the long tests and those against Debian's packages (installs them when root)
-	@command -v promtool >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	@{ command -v promtool && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1 \
+		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
-		--no-install-recommends prometheus >/dev/null; } \
-		|| { echo 'promtool is missing: install the package prometheus, or run this as root.' >&2; exit 1; }
+		--no-install-recommends prometheus postgresql >/dev/null; } \
+		|| { echo 'Install the packages prometheus and postgresql, or run this as root.' >&2; exit 1; }
 	$(BIN)/pytest -m 'integration or slow'
 
 lint: $(VENV)/.installed-dev ## Check style, types and the contract
@@ -69,7 +70,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo 'Installing the development tools into $(VENV) ...'
-	@$(INSTALL) --editable '.[cli,server,models,dev]'
+	@$(INSTALL) --editable '.[cli,server,models,postgresql,dev]'
 	@touch $@
 
 $(BIN)/python:

@@ -416,9 +416,10 @@ class TestStored:
         assert result.exit_code == 2
         assert "`memplan profiles list`" in result.stderr
 
-    def test_a_server_without_a_store(self, run: Run, planner: FakePlanner) -> None:
-        planner.fail("ListProfiles", grpc.StatusCode.UNIMPLEMENTED)
-        assert run("profiles list").exit_code == 1
+    def test_a_store_that_does_not_answer(self, run: Run, planner: FakePlanner) -> None:
+        info = error_details_pb2.ErrorInfo(reason="NO_PROFILE_STORE")
+        planner.fail("ListProfiles", grpc.StatusCode.UNAVAILABLE, info)
+        assert run("profiles list").exit_code == 4
 
 
 @pytest.mark.parametrize("columns", ["24", "40", "60"])

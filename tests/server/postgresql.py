@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,11 @@ class PostgreSql:
             *("--pgdata", self._folder / "data", "--username", "tester", "--encoding", "UTF8"),
             *("--auth", "scram-sha-256", "--pwfile", password, "--no-sync"),
         )
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -54,8 +59,17 @@ class PostgreSql:
         command = [self._programs / "postgres", "-D", self._folder / "data", *words]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log, stdout=log, **_as_user())
-        deadline = f"--timeout={STARTED_WITHIN_S}"
-        self._run("pg_isready", "--host=127.0.0.1", f"--port={self._port}", deadline)
+        deadline = time.monotonic() + STARTED_WITHIN_S
+        while not self._answers():
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        try:
+            self._run("pg_isready", "--host=127.0.0.1", f"--port={self._port}")
+        except subprocess.CalledProcessError:
+            return False
+        return True
 
     def kill(self) -> None:
         """End it as a power cut would, as far as its clients can tell."""

@@ -27,6 +27,8 @@ VALUES = {
     "profile_queue_length": ("5", 5),
     "profile_time_limit": ("300", 300.0),
     "profile_memory_limit": ("4GiB", 4 << 30),
+    "profile_store_url": ("postgres://me:pw@host/db", "postgresql://me:pw@host/db"),
+    "profiles_kept": ("100000", 100_000),
     "drain_time": ("5", 5.0),
     "log_level": ("DEBUG", "debug"),
     "log_format": ("json", "json"),
@@ -85,6 +87,9 @@ def test_a_truth_needs_no_value_as_a_flag() -> None:
         ("--job-time-limit", "nan"),
         ("--profiler", "gpu-0:1,,gpu-1:1"),
         ("--job-time-limit", "0"),
+        ("--profile-store-url", "mysql://host/db"),
+        ("--profile-store-url", "host"),
+        ("--profiles-kept", "0"),
         ("--prestart-workers", "maybe"),
         ("--log-level", "loud"),
     ],
@@ -95,6 +100,15 @@ def test_wrong_values_are_named(flag: str, text: str) -> None:
     variable = "MEMPLAN" + flag.replace("--", "_", 1).replace("-", "_").upper()
     with pytest.raises(SettingsError, match=variable):
         Settings.parse([], {variable: text})
+
+
+def test_passwords_are_shown_nowhere() -> None:
+    settings = Settings.parse([], {"MEMPLAN_PROFILE_STORE_URL": "postgresql://me:secret@host/db"})
+    assert "secret" not in f"{settings!r} {settings}"
+    with pytest.raises(SettingsError) as raised:
+        Settings.parse([], {"MEMPLAN_PROFILE_STORE_URL": "mysql://me:secret@host/db"})
+    assert "MEMPLAN_PROFILE_STORE_URL" in str(raised.value)
+    assert "secret" not in str(raised.value)
 
 
 def test_a_variable_that_kubernetes_sets_is_recognised() -> None:

@@ -270,11 +270,11 @@ class ListProfilesRequest:
     """Request of ListProfiles."""
 
     page_size: int = 0
-    """At most so many. Default 50, at most 1,000."""
+    """At most so many; fewer where they are large. Default 50, at most 1,000."""
     page_token: str = ""
     """next_page_token of the page before. Default: the first page."""
     gpu_type: str = ""
-    """Only of this GPU type. Default: all."""
+    """Only of this GPU type, by name or alias. Default: all."""
     job_digest: str = ""
     """Only of the job with this digest. Default: all."""
 

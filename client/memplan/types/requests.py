@@ -55,8 +55,9 @@ class EstimateMemoryResponse:
     estimate: MemoryEstimate = field(default_factory=MemoryEstimate)
     """The estimate."""
     profile: MeasuredProfile | None = None
-    """The newest profile of the same job at the same micro-batch size on this GPU type, where there
-    is one, without its curve."""
+    """The newest profile of the same job at the same micro-batch size on this GPU type, without its
+    curve; where there is none, on a CPU. One that went to its end comes before one that ran out of
+    memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +158,8 @@ class PlanJobResponse:
     placements: tuple[Placement, ...] = ()
     """One for each GPU asked about, in that order."""
     profile: MeasuredProfile | None = None
-    """What was measured for the first GPU: within measurement_budget, or earlier."""
+    """What was measured for the first GPU: within measurement_budget, or earlier, as in
+    EstimateMemoryResponse."""
     measurement_notes: tuple[str, ...] = ()
     """What became of the measurement_budget, in sentences: what was measured on what and what
     followed for the plan, or why nothing was measured, which never fails the plan. Empty without

@@ -125,15 +125,16 @@ class MemoryPlannerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetProfile(self, request, context):
-        """A profile that was stored. Errors: NOT_FOUND; UNIMPLEMENTED where the server stores none.
+        """A profile that was stored. Errors: NOT_FOUND; UNAVAILABLE while the database of profiles does not
+        answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListProfiles(self, request, context):
-        """The stored profiles, newest first. Errors: INVALID_ARGUMENT for a wrong page token;
-        UNIMPLEMENTED where the server stores none.
+        """The stored profiles, newest first. Errors: INVALID_ARGUMENT for a wrong page token; UNAVAILABLE
+        while the database of profiles does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

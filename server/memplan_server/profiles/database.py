@@ -11,12 +11,13 @@ database without, `said` takes them out of messages.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import (
@@ -87,7 +88,7 @@ class Database:
     """Names it in messages."""
     path: Path | None = None
     """The file, of SQLite."""
-    secrets: tuple[str, ...] = ()
+    secret: str = field(default="", repr=False)
 
     @classmethod
     def of_file(cls, directory: Path) -> Database:
@@ -107,6 +108,9 @@ class Database:
         """PostgreSQL by URL, `postgresql://user:password@host/database?sslmode=require`."""
         url = make_url(address)
         given = dict(url.query)
+        password = given.pop("password", url.password)
+        if password is not None:  # where SQLAlchemy hides it
+            url = url.set(password=str(password))
         url = url.set(drivername="postgresql+psycopg", query={**CONNECTION, **given})
         engine = create_engine(
             url,
@@ -120,8 +124,7 @@ class Database:
         named = (
             f"PostgreSQL, {url.database or ''} on {url.host or given.get('host') or 'this host'}"
         )
-        secrets = (str(url.password or ""), str(given.get("password", "")))
-        return cls(engine=engine, where=named, secrets=tuple(filter(None, secrets)))
+        return cls(engine=engine, where=named, secret=url.password or "")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -157,22 +160,20 @@ class Database:
         if self.path is None or code not in _DAMAGED:
             return False
         self.engine.dispose()
-        if not _is_sound(self.path):
-            aside = self.path.with_name(f"{FILE_NAME}.damaged-{time.time_ns()}")
-            try:
-                os.replace(self.path, aside)
-            except OSError as failure:
-                log.warning("%s is damaged and cannot be set aside: %s", self.path, failure)
-                return False
-            self.path.with_name(f"{FILE_NAME}-journal").unlink(missing_ok=True)
-            log.warning("%s was damaged: it is %s now, and begun anew", self.path, aside.name)
+        try:
+            with _alone_in(self.path.parent):
+                if not _is_sound(self.path):
+                    _set_aside(self.path)
+        except OSError as failure:
+            log.warning("%s is damaged and cannot be set aside: %s", self.path, failure)
+            return False
         return True
 
     def said(self, error: SQLAlchemyError) -> str:
         """What the driver says, on one line, without passwords and without statements."""
         text = str(error.orig if isinstance(error, DBAPIError) else error)
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
+        if self.secret:
+            text = text.replace(self.secret, "***")
         return " ".join(text.split())
 
     def close(self) -> None:
@@ -191,6 +192,24 @@ def _sqlite_engine(url: str) -> Engine:
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
         hide_parameters=True,
     )
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Keep other threads and processes that ask for this out of it."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _set_aside(path: Path) -> None:
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    os.replace(path, aside)
+    path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
+    log.warning("%s was damaged: it is %s now, and begun anew", path, aside.name)
 
 
 def _is_sound(path: Path) -> bool:

@@ -334,7 +334,7 @@ def test_passwords_are_told_to_nobody(
         database = Database.of_server(address)
         store = SqlProfileStore(database, most=9)
         assert not store.available
-        assert "wrong-battery" not in f"{database.where}{database.engine!r}"
+        assert "wrong-battery" not in f"{database!r}{database.where}"
         store.close()
     assert "authentication failed" in caplog.text
     assert "wrong-battery" not in caplog.text

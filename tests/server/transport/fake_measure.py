@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from memplan.types import ProfileStage
+from memplan.types import MemoryPoint, ProfileStage
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.measure.measurement import Gpu, Measurement, OutOfMemory, StepSeconds
 from memplan_server.measure.profiled import Profiled
@@ -54,6 +54,7 @@ def measure(request: Request, report: Report) -> Profiled:
         warmup_step_count=request.warmup_steps,
         step_count=request.steps,
         memory_limit_bytes=request.memory_limit_bytes,
+        curve=(MemoryPoint(event=7, allocated_bytes=size * MIB),),
         notes=("Made up.",),
     )
 
