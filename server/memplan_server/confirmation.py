@@ -194,7 +194,7 @@ def _beside(timelines: Timelines, profile: MeasuredProfile, goal: Goal) -> Seque
         return ()
     gpu_type = goal.targets[0].gpu_type
     estimate = planning.estimate_memory(
-        timelines, profile.job, gpu_type, confidence=goal.confidence
+        timelines, profile.job, gpu_type, confidence=goal.confidence, learned=goal.learned
     )
     size = profile.micro_batch_size
     if profile.device_type is DeviceType.CUDA and profile.gpu_type == gpu_type.name:

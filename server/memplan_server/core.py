@@ -20,6 +20,7 @@ from memplan_server.confirmation import Confirmation
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.jobs import job_digest, normalize
+from memplan_server.knowledge import Knowledge
 from memplan_server.names import ModelNames
 from memplan_server.planning import Goal, Target
 from memplan_server.profiles import ProfileStore
@@ -42,7 +43,7 @@ class Planner:
     def __init__(
         self,
         *,
-        catalog: GpuCatalog,
+        knowledge: Knowledge,
         timelines: TimelineCache,
         names: ModelNames,
         profiler: Profiler,
@@ -51,7 +52,7 @@ class Planner:
     ) -> None:
         """What `profiler` measures is found in `profiles` afterwards; no profile may take longer
         than `longest_profile_s` once it runs."""
-        self._catalog = catalog
+        self._knowledge = knowledge
         self._timelines = timelines
         self._names = names
         self._profiler = profiler
@@ -64,10 +65,15 @@ class Planner:
     ) -> types.EstimateMemoryResponse:
         """The memory the job takes on one GPU type."""
         check(request)
-        gpu_type = self._catalog.get(request.gpu_type or DEFAULT_GPU_TYPE)
+        known = self._knowledge.now()
+        gpu_type = known.catalog.get(request.gpu_type or DEFAULT_GPU_TYPE)
         job = self._known(request.job, call)
         estimate = planning.estimate_memory(
-            self._seen_by(call), job, gpu_type, confidence=_confidence(request.confidence)
+            self._seen_by(call),
+            job,
+            gpu_type,
+            confidence=_confidence(request.confidence),
+            learned=known.learned,
         )
         if not request.gpu_type:
             estimate = _assuming(estimate, f"no GPU type was given: {DEFAULT_GPU_TYPE}")
@@ -80,7 +86,8 @@ class Planner:
     ) -> types.RecommendBatchSizeResponse:
         """The largest micro-batch size for each GPU."""
         check(request)
-        targets = self._targets(request.gpus, mig=True)
+        known = self._knowledge.now()
+        targets = _targets(known.catalog, request.gpus, mig=True)
         job, timelines = self._known(request.job, call), self._seen_by(call)
         timelines.prepare(job, [target.gpu_type for target in targets])
         batch_sizes = planning.recommend_batch_sizes(
@@ -91,6 +98,7 @@ class Planner:
             multiple_of=request.multiple_of,
             max_batch_size=request.max_batch_size,
             confidence=_confidence(request.confidence),
+            learned=known.learned,
         )
         return types.RecommendBatchSizeResponse(batch_sizes=batch_sizes)
 
@@ -99,7 +107,8 @@ class Planner:
     ) -> types.PlanAccumulationResponse:
         """Micro-batch size and accumulation steps for a global batch."""
         check(request)
-        (target,) = self._targets([request.gpu], mig=True)
+        known = self._knowledge.now()
+        (target,) = _targets(known.catalog, [request.gpu], mig=True)
         accumulation = planning.plan_accumulation(
             self._seen_by(call),
             self._known(request.job, call),
@@ -108,6 +117,7 @@ class Planner:
             data_parallel_size=request.data_parallel_size or 1,
             headroom_fraction=_headroom(request.headroom_fraction),
             confidence=_confidence(request.confidence),
+            learned=known.learned,
         )
         return types.PlanAccumulationResponse(accumulation=accumulation)
 
@@ -117,7 +127,8 @@ class Planner:
         """Everything in one answer; `peer` is who asks to have it measured."""
         check(request)
         self._check_time_limit("measurement_budget", request.measurement_budget)
-        targets = self._targets(request.gpus, mig=False)
+        known = self._knowledge.now()
+        targets = _targets(known.catalog, request.gpus, mig=False)
         job, timelines = self._known(request.job, call), self._seen_by(call)
         timelines.prepare(job, [target.gpu_type for target in targets])
         goal = Goal(
@@ -127,7 +138,8 @@ class Planner:
             data_parallel_size=request.data_parallel_size or 1,
             headroom_fraction=_headroom(request.headroom_fraction),
             confidence=_confidence(request.confidence),
-            catalog=self._catalog.all(),
+            catalog=known.catalog.all(),
+            learned=known.learned,
         )
         plan = replace(
             planning.plan_job(timelines, goal),
@@ -153,7 +165,7 @@ class Planner:
         """
         check(request)
         self._check_time_limit("time_limit", request.time_limit)
-        gpu_type = self._catalog.get(request.gpu_type).name if request.gpu_type else ""
+        gpu_type = self._gpu_type_name(request.gpu_type)
         asked = Asked.of(
             replace(request, job=self._known(request.job, call), gpu_type=gpu_type),
             peer=peer,
@@ -177,7 +189,7 @@ class Planner:
     ) -> types.ListProfilesResponse:
         """The stored profiles, page by page. Raises StoreFailure."""
         check(request)
-        gpu_type = self._catalog.get(request.gpu_type).name if request.gpu_type else ""
+        gpu_type = self._gpu_type_name(request.gpu_type)
         wanted = f"{gpu_type}\0{request.job_digest}"
         page = self._profiles.page(
             size=request.page_size or PROFILES_A_PAGE,
@@ -196,7 +208,7 @@ class Planner:
         wanted = request.filter.casefold()
         named = {
             gpu_type.name: gpu_type
-            for gpu_type in self._catalog.all()
+            for gpu_type in self._knowledge.now().catalog.all()
             if any(wanted in name.casefold() for name in (gpu_type.name, *gpu_type.aliases))
         }
         size = request.page_size or GPU_TYPES_A_PAGE
@@ -229,13 +241,18 @@ class Planner:
     def _seen_by(self, call: Call) -> CallTimelines:
         return CallTimelines(self._timelines, call)
 
-    def _targets(self, gpus: Sequence[GpuTarget], *, mig: bool) -> tuple[Target, ...]:
-        """The GPUs asked about by their catalog names; by default all, MIG profiles if `mig`."""
-        if not gpus:
-            wanted = [g for g in self._catalog.all() if mig or not g.mig_parent]
-            return tuple(Target(gpu=GpuTarget(gpu_type=g.name), gpu_type=g) for g in wanted)
-        found = [(gpu, self._catalog.get(gpu.gpu_type)) for gpu in gpus]
-        return tuple(Target(gpu=replace(gpu, gpu_type=g.name), gpu_type=g) for gpu, g in found)
+    def _gpu_type_name(self, name: str) -> str:
+        """The name in the catalog; "" stays "". Raises UnknownName."""
+        return self._knowledge.now().catalog.get(name).name if name else ""
+
+
+def _targets(catalog: GpuCatalog, gpus: Sequence[GpuTarget], *, mig: bool) -> tuple[Target, ...]:
+    """The GPUs asked about by their catalog names; by default all, MIG profiles if `mig`."""
+    if not gpus:
+        wanted = [g for g in catalog.all() if mig or not g.mig_parent]
+        return tuple(Target(gpu=GpuTarget(gpu_type=g.name), gpu_type=g) for g in wanted)
+    found = [(gpu, catalog.get(gpu.gpu_type)) for gpu in gpus]
+    return tuple(Target(gpu=replace(gpu, gpu_type=g.name), gpu_type=g) for gpu, g in found)
 
 
 def _headroom(fraction: float | None) -> float:

@@ -8,7 +8,7 @@ say what was measured hold as long as no profile is added; those about profiles 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,10 +40,10 @@ ENTRY_BYTES = 500
 """What Python takes for one kept answer besides the bytes of request and response."""
 
 Method = Callable[[Any, Call], Any]
-Key = tuple[str, bytes, int]
-"""Method, request, version of the stored profiles where the answer depends on them."""
+Key = tuple[str, bytes, Hashable]
+"""Method, request, version of what is known where the answer depends on it."""
 NEVER_KEPT = ("GetProfile", "ListProfiles")
-SAY_WHAT_WAS_MEASURED = ("EstimateMemory", "PlanJob")
+KNOWN_FOR_GOOD = ("ListModels",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class PlannerService:
         planner: Planner,
         metrics: Metrics,
         *,
-        profiles_version: Callable[[], int],
+        knowledge_version: Callable[[], Hashable],
         answer_cache_bytes: int,
         max_concurrent_calls: int,
         call_time_limit_s: float,
@@ -72,11 +72,12 @@ class PlannerService:
     ) -> None:
         """At most `max_concurrent_calls` are worked on at once, each for `call_time_limit_s` at
         most; kept answers do not count. Profiles are counted apart, waiting ones included.
-        `profiles_version` is that of the store."""
+        `knowledge_version` changes with what was
+        measured and learned."""
         self._planner = planner
         self._free_for_profiles = threading.BoundedSemaphore(max_concurrent_profiles)
         self._metrics = metrics
-        self._profiles_version = profiles_version
+        self._knowledge_version = knowledge_version
         self._answers: LruCache[Key, _Answer] = LruCache(answer_cache_bytes, _weigh)
         self._call_time_limit_s = call_time_limit_s
         self._max_concurrent_calls = max_concurrent_calls
@@ -110,7 +111,7 @@ class PlannerService:
     def _behaviour(self, name: str) -> Callable[[bytes, Any], bytes]:
         hit, miss = (self._metrics.cache_requests.labels(ANSWER, r).inc for r in ("hit", "miss"))
         kept = self._answers.get
-        version = self._profiles_version if name in SAY_WHAT_WAS_MEASURED else int
+        version = int if name in KNOWN_FOR_GOOD else self._knowledge_version
 
         def answer(data: bytes, context: Any) -> bytes:
             key = (name, data, version())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from memplan.types import AccumulationPlan, Remedy, TrainingJob
 from memplan_server.allocator import Replay
+from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.probe import Probe
 from memplan_server.planning.targets import MAX_BATCH_SIZE, Target, Timelines, run
 from memplan_server.planning.text import gib
@@ -60,6 +61,7 @@ def plan_accumulation(
     data_parallel_size: int = 1,
     headroom_fraction: float = 0.05,
     confidence: float = CONFIDENCE,
+    learned: Learned = NOTHING_LEARNED,
 ) -> AccumulationPlan:
     """The plan for this GPU. `global_batch_size` is a multiple of `data_parallel_size`.
 
@@ -74,12 +76,20 @@ def plan_accumulation(
         confidence=held_confidence(confidence),
     )
     limit = min(samples, job.micro_batch_size or MAX_BATCH_SIZE, target.most_samples)
-    once = Probe(timelines, _with_steps(job, 1), target.gpu_type, confidence=confidence)
+    once, several = (
+        Probe(
+            timelines,
+            _with_steps(job, steps),
+            target.gpu_type,
+            confidence=confidence,
+            learned=learned,
+        )
+        for steps in (1, 2)
+    )
     if limit == samples:
         fitting = once.largest_safe(target.capacity_bytes, headroom_fraction, samples)
         if fitting == samples:
             return _in_one_step(once, target, plan, samples)
-    several = Probe(timelines, _with_steps(job, 2), target.gpu_type, confidence=confidence)
     usable = several.largest_safe(target.capacity_bytes, headroom_fraction, limit)
     if not usable:
         return _infeasible(several, target, plan)

@@ -15,6 +15,7 @@ from memplan.types import (
     TrainingJob,
 )
 from memplan_server.planning.estimate import alive_after
+from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.probe import Probe, Shared
 from memplan_server.planning.targets import MAX_BATCH_SIZE, Target, Timelines
 from memplan_server.planning.text import gib
@@ -38,13 +39,14 @@ def recommend_batch_sizes(
     multiple_of: int = 0,
     max_batch_size: int = 0,
     confidence: float = CONFIDENCE,
+    learned: Learned = NOTHING_LEARNED,
 ) -> tuple[BatchSizeRecommendation, ...]:
     """One recommendation for each target, in that order."""
     shared = Shared()
     limit = max_batch_size or MAX_BATCH_SIZE
     return tuple(
         _recommend(
-            Probe(timelines, job, target.gpu_type, shared, confidence),
+            Probe(timelines, job, target.gpu_type, shared, confidence, learned),
             target,
             headroom_fraction,
             multiple_of,

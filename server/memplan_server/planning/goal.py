@@ -9,6 +9,7 @@ from memplan.types import AccumulationPlan, GpuType, PlanJobResponse, TrainingJo
 from memplan_server.planning.accumulation import plan_accumulation
 from memplan_server.planning.batch_size import recommend_batch_sizes
 from memplan_server.planning.estimate import estimate_memory
+from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.placement import place
 from memplan_server.planning.targets import Target, Timelines
 from memplan_server.planning.uncertainty import CONFIDENCE
@@ -31,6 +32,7 @@ class Goal:
     confidence: float = CONFIDENCE
     catalog: Sequence[GpuType] = ()
     """GPU types that remedies may name."""
+    learned: Learned = NOTHING_LEARNED
 
 
 def plan_job(timelines: Timelines, goal: Goal) -> PlanJobResponse:
@@ -38,7 +40,11 @@ def plan_job(timelines: Timelines, goal: Goal) -> PlanJobResponse:
     return PlanJobResponse(
         accumulation=_accumulation(timelines, goal) if goal.global_batch_size else None,
         estimate=estimate_memory(
-            timelines, goal.job, goal.targets[0].gpu_type, confidence=goal.confidence
+            timelines,
+            goal.job,
+            goal.targets[0].gpu_type,
+            confidence=goal.confidence,
+            learned=goal.learned,
         ),
         batch_sizes=recommend_batch_sizes(
             timelines,
@@ -46,6 +52,7 @@ def plan_job(timelines: Timelines, goal: Goal) -> PlanJobResponse:
             goal.targets,
             headroom_fraction=goal.headroom_fraction,
             confidence=goal.confidence,
+            learned=goal.learned,
         ),
         placements=place(
             timelines,
@@ -55,6 +62,7 @@ def plan_job(timelines: Timelines, goal: Goal) -> PlanJobResponse:
             data_parallel_size=goal.data_parallel_size,
             headroom_fraction=goal.headroom_fraction,
             confidence=goal.confidence,
+            learned=goal.learned,
             catalog=goal.catalog,
         ),
     )
@@ -70,4 +78,5 @@ def _accumulation(timelines: Timelines, goal: Goal) -> AccumulationPlan:
         data_parallel_size=goal.data_parallel_size,
         headroom_fraction=goal.headroom_fraction,
         confidence=goal.confidence,
+        learned=goal.learned,
     )

@@ -1,6 +1,6 @@
 """Jobs measured on the devices of this machine, each in a process of its own.
 
-    profiler = LocalProfiler(DeviceQueue(...), gpus=gpus, catalog=catalog, metrics=metrics)
+    profiler = LocalProfiler(DeviceQueue(...), gpus=gpus, context_bytes=..., ...)
     for event in profiler.profile(asked, call): ...
 
 The caller's thread does all the waiting: in the queue, for a GPU that others use, for the process.
@@ -23,7 +23,6 @@ from memplan_server.errors import (
     NoDevice,
     TimeLimitExceeded,
 )
-from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.measure.child import Child, ChildDied
 from memplan_server.measure.child_process import Kind
 from memplan_server.measure.profiled import Profiled
@@ -64,7 +63,8 @@ class LocalProfiler:
 
     queue: DeviceQueue
     gpus: Gpus
-    catalog: GpuCatalog
+    context_bytes: Callable[[str], int]
+    """The CUDA context of a GPU type of the catalog."""
     largest_batch: LargestBatch
     host_memory_bytes: int = 0
     """What a process that measures on the CPU may take; 0: no limit."""
@@ -231,7 +231,7 @@ class LocalProfiler:
             steps=asked.step_count,
             history=True,
             memory_limit_bytes=asked.memory_limit_bytes,
-            context_bytes=self.catalog.get(asked.gpu_type or DEFAULT_GPU_TYPE).context_bytes,
+            context_bytes=self.context_bytes(asked.gpu_type or DEFAULT_GPU_TYPE),
             host_memory_bytes=self.host_memory_bytes,
             time_limit_s=max(0.1, left * SOFT_LIMIT),
         )
