@@ -32,6 +32,7 @@ from memplan_server.interceptors import (
     ObservingInterceptor,
     StreamInterceptor,
 )
+from memplan_server.knowledge import Knowledge
 from memplan_server.metrics import Metrics
 from memplan_server.names import ModelNames
 from memplan_server.profiles.setup import make_profile_store
@@ -41,7 +42,7 @@ from memplan_server.profiling.stored import StoringProfiler
 from memplan_server.service import SERVICE_NAME, PlannerService
 from memplan_server.settings import Settings
 from memplan_server.store import Store
-from memplan_server.timelines import TimelineCache
+from memplan_server.timelines import TimelineCache, estimation_version
 from memplan_server.tls import server_credentials
 from memplan_server.workers import TASKS_MODULE, Workers
 
@@ -128,8 +129,10 @@ def _service(
     stack.callback(profiles.close)
     metrics.profile_store_up.set_function(lambda: profiles.available)
     catalog = GpuCatalog.load()
+    knowledge = Knowledge(catalog, profiles, version=estimation_version())
+    stack.callback(knowledge.stop)
     planner = Planner(
-        catalog=catalog,
+        knowledge=knowledge,
         timelines=timelines,
         names=names,
         profiler=StoringProfiler(
@@ -137,6 +140,7 @@ def _service(
                 settings,
                 metrics,
                 catalog=catalog,
+                knowledge=knowledge,
                 timelines=timelines,
                 measure=measure,
                 stack=stack,
@@ -149,7 +153,7 @@ def _service(
     return PlannerService(
         planner,
         metrics,
-        profiles_version=profiles.version,
+        knowledge_version=knowledge.version,
         answer_cache_bytes=settings.answer_cache_size,
         max_concurrent_calls=settings.max_concurrent_calls,
         call_time_limit_s=settings.call_time_limit,
@@ -166,7 +170,7 @@ def _grpc_server(
     settings: Settings, metrics: Metrics, service: PlannerService
 ) -> tuple[Any, health.HealthServicer]:
     """A grpc.Server with the planner, health and reflection; not started."""
-    threads = settings.max_concurrent_calls + SPARE_THREADS
+    threads = settings.max_concurrent_calls + _profiles(settings) + SPARE_THREADS
     server = grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="memplan-call"),
         interceptors=(

@@ -16,11 +16,13 @@ from memplan import types
 from memplan.types import GpuTarget, MeasuredProfile, MemoryEstimate, TrainingJob
 from memplan_server import paging, planning
 from memplan_server.calls import Call
+from memplan_server.confirmation import Confirmation
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.jobs import job_digest, normalize
+from memplan_server.knowledge import Knowledge
 from memplan_server.names import ModelNames
-from memplan_server.planning import Target
+from memplan_server.planning import Goal, Target
 from memplan_server.profiles import ProfileStore
 from memplan_server.profiling import Asked, Profiler
 from memplan_server.timelines import CallTimelines, TimelineCache
@@ -41,7 +43,7 @@ class Planner:
     def __init__(
         self,
         *,
-        catalog: GpuCatalog,
+        knowledge: Knowledge,
         timelines: TimelineCache,
         names: ModelNames,
         profiler: Profiler,
@@ -50,11 +52,12 @@ class Planner:
     ) -> None:
         """What `profiler` measures is found in `profiles` afterwards; no profile may take longer
         than `longest_profile_s` once it runs."""
-        self._catalog = catalog
+        self._knowledge = knowledge
         self._timelines = timelines
         self._names = names
         self._profiler = profiler
         self._profiles = profiles
+        self._confirmation = Confirmation(profiler=profiler, profiles=profiles)
         self._longest_profile_s = longest_profile_s
 
     def estimate_memory(
@@ -62,10 +65,15 @@ class Planner:
     ) -> types.EstimateMemoryResponse:
         """The memory the job takes on one GPU type."""
         check(request)
-        gpu_type = self._catalog.get(request.gpu_type or DEFAULT_GPU_TYPE)
+        known = self._knowledge.now()
+        gpu_type = known.catalog.get(request.gpu_type or DEFAULT_GPU_TYPE)
         job = self._known(request.job, call)
         estimate = planning.estimate_memory(
-            self._seen_by(call), job, gpu_type, confidence=_confidence(request.confidence)
+            self._seen_by(call),
+            job,
+            gpu_type,
+            confidence=_confidence(request.confidence),
+            learned=known.learned,
         )
         if not request.gpu_type:
             estimate = _assuming(estimate, f"no GPU type was given: {DEFAULT_GPU_TYPE}")
@@ -78,7 +86,8 @@ class Planner:
     ) -> types.RecommendBatchSizeResponse:
         """The largest micro-batch size for each GPU."""
         check(request)
-        targets = self._targets(request.gpus, mig=True)
+        known = self._knowledge.now()
+        targets = _targets(known.catalog, request.gpus, mig=True)
         job, timelines = self._known(request.job, call), self._seen_by(call)
         timelines.prepare(job, [target.gpu_type for target in targets])
         batch_sizes = planning.recommend_batch_sizes(
@@ -89,6 +98,7 @@ class Planner:
             multiple_of=request.multiple_of,
             max_batch_size=request.max_batch_size,
             confidence=_confidence(request.confidence),
+            learned=known.learned,
         )
         return types.RecommendBatchSizeResponse(batch_sizes=batch_sizes)
 
@@ -97,7 +107,8 @@ class Planner:
     ) -> types.PlanAccumulationResponse:
         """Micro-batch size and accumulation steps for a global batch."""
         check(request)
-        (target,) = self._targets([request.gpu], mig=True)
+        known = self._knowledge.now()
+        (target,) = _targets(known.catalog, [request.gpu], mig=True)
         accumulation = planning.plan_accumulation(
             self._seen_by(call),
             self._known(request.job, call),
@@ -106,48 +117,38 @@ class Planner:
             data_parallel_size=request.data_parallel_size or 1,
             headroom_fraction=_headroom(request.headroom_fraction),
             confidence=_confidence(request.confidence),
+            learned=known.learned,
         )
         return types.PlanAccumulationResponse(accumulation=accumulation)
 
-    def plan_job(self, request: types.PlanJobRequest, call: Call) -> types.PlanJobResponse:
-        """Everything in one answer."""
+    def plan_job(
+        self, request: types.PlanJobRequest, call: Call, *, peer: str = ""
+    ) -> types.PlanJobResponse:
+        """Everything in one answer; `peer` is who asks to have it measured."""
         check(request)
-        targets = self._targets(request.gpus, mig=False)
+        self._check_time_limit("measurement_budget", request.measurement_budget)
+        known = self._knowledge.now()
+        targets = _targets(known.catalog, request.gpus, mig=False)
         job, timelines = self._known(request.job, call), self._seen_by(call)
         timelines.prepare(job, [target.gpu_type for target in targets])
-        headroom = _headroom(request.headroom_fraction)
-        confidence = _confidence(request.confidence)
-        ranks = request.data_parallel_size or 1
-        accumulation = None
-        if request.global_batch_size:
-            accumulation = planning.plan_accumulation(
-                timelines,
-                replace(job, micro_batch_size=0),
-                targets[0],
-                global_batch_size=request.global_batch_size,
-                data_parallel_size=ranks,
-                headroom_fraction=headroom,
-                confidence=confidence,
-            )
-        return types.PlanJobResponse(
-            estimate=planning.estimate_memory(
-                timelines, job, targets[0].gpu_type, confidence=confidence
-            ),
-            batch_sizes=planning.recommend_batch_sizes(
-                timelines, job, targets, headroom_fraction=headroom, confidence=confidence
-            ),
-            accumulation=accumulation,
-            placements=planning.place(
-                timelines,
-                job,
-                targets,
-                global_batch_size=request.global_batch_size,
-                data_parallel_size=ranks,
-                headroom_fraction=headroom,
-                confidence=confidence,
-                catalog=self._catalog.all(),
-            ),
+        goal = Goal(
+            job=job,
+            targets=targets,
+            global_batch_size=request.global_batch_size,
+            data_parallel_size=request.data_parallel_size or 1,
+            headroom_fraction=_headroom(request.headroom_fraction),
+            confidence=_confidence(request.confidence),
+            catalog=known.catalog.all(),
+            learned=known.learned,
+        )
+        plan = replace(
+            planning.plan_job(timelines, goal),
             profile=self._measured(job, targets[0].gpu_type.name),
+        )
+        if request.measurement_budget is None:
+            return plan
+        return self._confirmation.confirm(
+            timelines, goal, plan, request.measurement_budget, call, peer=peer
         )
 
     def profile_memory(
@@ -164,7 +165,7 @@ class Planner:
         """
         check(request)
         self._check_time_limit("time_limit", request.time_limit)
-        gpu_type = self._catalog.get(request.gpu_type).name if request.gpu_type else ""
+        gpu_type = self._gpu_type_name(request.gpu_type)
         asked = Asked.of(
             replace(request, job=self._known(request.job, call), gpu_type=gpu_type),
             peer=peer,
@@ -188,7 +189,7 @@ class Planner:
     ) -> types.ListProfilesResponse:
         """The stored profiles, page by page. Raises StoreFailure."""
         check(request)
-        gpu_type = self._catalog.get(request.gpu_type).name if request.gpu_type else ""
+        gpu_type = self._gpu_type_name(request.gpu_type)
         wanted = f"{gpu_type}\0{request.job_digest}"
         page = self._profiles.page(
             size=request.page_size or PROFILES_A_PAGE,
@@ -207,7 +208,7 @@ class Planner:
         wanted = request.filter.casefold()
         named = {
             gpu_type.name: gpu_type
-            for gpu_type in self._catalog.all()
+            for gpu_type in self._knowledge.now().catalog.all()
             if any(wanted in name.casefold() for name in (gpu_type.name, *gpu_type.aliases))
         }
         size = request.page_size or GPU_TYPES_A_PAGE
@@ -240,13 +241,18 @@ class Planner:
     def _seen_by(self, call: Call) -> CallTimelines:
         return CallTimelines(self._timelines, call)
 
-    def _targets(self, gpus: Sequence[GpuTarget], *, mig: bool) -> tuple[Target, ...]:
-        """The GPUs asked about by their catalog names; by default all, MIG profiles if `mig`."""
-        if not gpus:
-            wanted = [g for g in self._catalog.all() if mig or not g.mig_parent]
-            return tuple(Target(gpu=GpuTarget(gpu_type=g.name), gpu_type=g) for g in wanted)
-        found = [(gpu, self._catalog.get(gpu.gpu_type)) for gpu in gpus]
-        return tuple(Target(gpu=replace(gpu, gpu_type=g.name), gpu_type=g) for gpu, g in found)
+    def _gpu_type_name(self, name: str) -> str:
+        """The name in the catalog; "" stays "". Raises UnknownName."""
+        return self._knowledge.now().catalog.get(name).name if name else ""
+
+
+def _targets(catalog: GpuCatalog, gpus: Sequence[GpuTarget], *, mig: bool) -> tuple[Target, ...]:
+    """The GPUs asked about by their catalog names; by default all, MIG profiles if `mig`."""
+    if not gpus:
+        wanted = [g for g in catalog.all() if mig or not g.mig_parent]
+        return tuple(Target(gpu=GpuTarget(gpu_type=g.name), gpu_type=g) for g in wanted)
+    found = [(gpu, catalog.get(gpu.gpu_type)) for gpu in gpus]
+    return tuple(Target(gpu=replace(gpu, gpu_type=g.name), gpu_type=g) for gpu, g in found)
 
 
 def _headroom(fraction: float | None) -> float:

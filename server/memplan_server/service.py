@@ -8,9 +8,9 @@ say what was measured hold as long as no profile is added; those about profiles 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,14 +35,15 @@ RETRY_AFTER_S = 1.0
 LONGEST_STREAM_S = 86_400.0
 """A profile may wait long in its queue; this only keeps the number small."""
 ANSWER = "answer"
+BUSY = "Nothing was measured: the server has as many profiles under way as it may."
 ENTRY_BYTES = 500
 """What Python takes for one kept answer besides the bytes of request and response."""
 
 Method = Callable[[Any, Call], Any]
-Key = tuple[str, bytes, int]
-"""Method, request, version of the stored profiles where the answer depends on them."""
+Key = tuple[str, bytes, Hashable]
+"""Method, request, version of what is known where the answer depends on it."""
 NEVER_KEPT = ("GetProfile", "ListProfiles")
-SAY_WHAT_WAS_MEASURED = ("EstimateMemory", "PlanJob")
+KNOWN_FOR_GOOD = ("ListModels",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class _Answer:
 
     data: bytes
     verdicts: tuple[Any, ...]
+    lasting: bool
+    """Whether the same request gets it again."""
 
 
 class PlannerService:
@@ -61,7 +64,7 @@ class PlannerService:
         planner: Planner,
         metrics: Metrics,
         *,
-        profiles_version: Callable[[], int],
+        knowledge_version: Callable[[], Hashable],
         answer_cache_bytes: int,
         max_concurrent_calls: int,
         call_time_limit_s: float,
@@ -69,11 +72,12 @@ class PlannerService:
     ) -> None:
         """At most `max_concurrent_calls` are worked on at once, each for `call_time_limit_s` at
         most; kept answers do not count. Profiles are counted apart, waiting ones included.
-        `profiles_version` is that of the store."""
+        `knowledge_version` changes with what was
+        measured and learned."""
         self._planner = planner
         self._free_for_profiles = threading.BoundedSemaphore(max_concurrent_profiles)
         self._metrics = metrics
-        self._profiles_version = profiles_version
+        self._knowledge_version = knowledge_version
         self._answers: LruCache[Key, _Answer] = LruCache(answer_cache_bytes, _weigh)
         self._call_time_limit_s = call_time_limit_s
         self._max_concurrent_calls = max_concurrent_calls
@@ -107,7 +111,7 @@ class PlannerService:
     def _behaviour(self, name: str) -> Callable[[bytes, Any], bytes]:
         hit, miss = (self._metrics.cache_requests.labels(ANSWER, r).inc for r in ("hit", "miss"))
         kept = self._answers.get
-        version = self._profiles_version if name in SAY_WHAT_WAS_MEASURED else int
+        version = int if name in KNOWN_FOR_GOOD else self._knowledge_version
 
         def answer(data: bytes, context: Any) -> bytes:
             key = (name, data, version())
@@ -115,7 +119,8 @@ class PlannerService:
             if found is None:
                 miss()
                 found = self._make(name, data, context)
-                self._answers.put(key, found)
+                if found.lasting:
+                    self._answers.put(key, found)
             else:
                 hit()
             for count in found.verdicts:
@@ -133,9 +138,27 @@ class PlannerService:
         with self._admitted():
             call = _call(context, self._call_time_limit_s)
             request = _request(message_class, data)
-            response = method(request, call)
-            serialised = to_proto(response).SerializeToString(deterministic=True)
-        return _Answer(serialised, self._verdicts(response))
+            if not _is_to_be_measured(request):
+                return self._answer(method(request, call))
+            if not self._free_for_profiles.acquire(blocking=False):
+                plan = method(replace(request, measurement_budget=None), call)
+                return self._answer(replace(plan, measurement_notes=(BUSY,)), lasting=False)
+        try:
+            return self._measured_plan(request, context)
+        finally:
+            self._free_for_profiles.release()
+
+    def _measured_plan(self, request: types.PlanJobRequest, context: Any) -> _Answer:
+        """A plan that may take as long as a profile, and counts as one."""
+        assert request.measurement_budget is not None
+        longest_s = self._call_time_limit_s + request.measurement_budget.total_seconds()
+        call = _call(context, longest_s)
+        response = self._planner.plan_job(request, call, peer=_host(context.peer()))
+        return self._answer(response, lasting=False)
+
+    def _answer(self, response: object, *, lasting: bool = True) -> _Answer:
+        serialised = to_proto(response).SerializeToString(deterministic=True)
+        return _Answer(serialised, self._verdicts(response), lasting)
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -174,6 +197,10 @@ class PlannerService:
         return tuple(
             verdicts.labels(p.gpu.gpu_type, p.verdict.name).inc for p in response.placements
         )
+
+
+def _is_to_be_measured(request: object) -> bool:
+    return isinstance(request, types.PlanJobRequest) and request.measurement_budget is not None
 
 
 def _weigh(key: Key, answer: _Answer) -> int:

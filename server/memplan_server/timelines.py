@@ -33,12 +33,18 @@ from memplan_server.store import Store
 from memplan_server.timeline import Timeline
 from memplan_server.workers import Workers
 
-__all__ = ["CallTimelines", "TimelineCache", "simulation_version"]
+__all__ = ["CallTimelines", "TimelineCache", "estimation_version", "simulation_version"]
 
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
 SIMULATION_CODE = ("gpus/libraries.py", "models", "simulate", "timeline.py", "training")
+REPLAY_CODE = (
+    "allocator",
+    "gpus/convolutions.py",
+    "planning/estimate.py",
+    "planning/uncertainty.py",
+)
 LARGEST_PEAK_BYTES = 1 << 44
 """Sixty times the largest GPU of the catalog."""
 MEMORY, STORE = "timeline_memory", "timeline_store"
@@ -215,11 +221,21 @@ def _check_size(timeline: Timeline, batch_size: int) -> None:
 @cache
 def simulation_version() -> str:
     """A digest of the library versions and the code that timelines and model names come from."""
+    return _code_version(SIMULATION_CODE)
+
+
+@cache
+def estimation_version() -> str:
+    """The same for estimates, of which timelines are a part."""
+    return _code_version(SIMULATION_CODE + REPLAY_CODE)
+
+
+def _code_version(names: Iterable[str]) -> str:
     sha = hashlib.sha256()
     for library in LIBRARIES:
         sha.update(f"{library} {_version(library)}\n".encode())
     root = Path(__file__).parent
-    for name in SIMULATION_CODE:
+    for name in names:
         path = root / name
         for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
             sha.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())

@@ -144,8 +144,24 @@ def test_the_client_and_the_command_get_the_same(server: RunningServer, job: Pat
     assert data["accumulation"]["micro_batch_size"] == plan.accumulation.micro_batch_size  # type: ignore[union-attr]
 
 
-def test_what_the_server_does_not_do_yet_is_refused_with_a_sentence(cache: Path) -> None:
-    words = ("plan", "torchvision/resnet18", "--batch-size", "4", "--gpu", "nvidia-t4")
-    status, out, err = finish(start(cache, *words, "--measure", "9"))
-    assert (status, out) == (2, "")
-    assert "--measure: is not taken yet" in err
+def test_a_plan_is_measured_on_the_cpu_where_there_is_no_gpu(cache: Path) -> None:
+    words = ("plan", "torchvision/resnet18", "--input", "3x64x64", "--batch-size", "4")
+    where = ("--gpu", "nvidia-t4", "--measure", "90")
+    status, out, err = finish(start(cache, *words, *where, "--format", "json"))
+    assert (status, err) == (0, "")
+    data = json.loads(out)
+    profile, (placement,) = data["profile"], data["placements"]
+    assert (profile["device_type"], placement["verdict"]) == ("cpu", "FITS")
+    assert "Measured" not in placement["reason"]
+    estimate = data["estimate"]
+    tensors = estimate["peak_allocated_bytes"] - estimate["breakdown"]["workspace_bytes"]
+    assert profile["peak_allocated_bytes"] == pytest.approx(tensors, rel=0.05)
+    notes = data["measurement_notes"]
+    assert "3 steps after 2 to warm up; " in notes[0]
+    assert f"torch {profile['library_versions']['torch']}" in notes[0]
+    assert any("ran on a CPU" in note for note in notes)
+    assert any(f"{profile['peak_allocated_bytes']:,} bytes" in note for note in notes)
+    # a CPU's profile is no reason not to measure again, and the time may be too short
+    status, out, err = finish(start(cache, *words, *where[:3], "0.5"))
+    assert (status, err) == (0, "")
+    assert "Micro-batch 4 was not measured: " in out

@@ -28,6 +28,7 @@ SCALARS = {
 TIMES = {"google.protobuf.Duration": timedelta, "google.protobuf.Timestamp": datetime}
 MAY_BE_ABSENT = {
     "memplan.v1.EstimateMemoryResponse.profile",
+    "memplan.v1.MeasuredProfile.prediction",
     "memplan.v1.PlanJobResponse.accumulation",
     "memplan.v1.PlanJobResponse.profile",
 }

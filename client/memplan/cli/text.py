@@ -66,6 +66,7 @@ def plan(answer: PlanJobResponse, width: int) -> RenderableType:
     parts = [
         _memory(answer.estimate, width),
         *_measured(answer.profile, answer.estimate, width),
+        *_measurement(answer),
         _placements(answer.placements, width),
         batch_sizes(answer.batch_sizes, width),
     ]
@@ -81,6 +82,12 @@ def estimate(answer: EstimateMemoryResponse, width: int) -> RenderableType:
         *_measured(answer.profile, answer.estimate, width),
         *_grounds(answer.estimate, width),
     )
+
+
+def _measurement(answer: PlanJobResponse) -> list[RenderableType]:
+    """What became of the time to measure in."""
+    notes = listing(answer.measurement_notes)
+    return [section("Measurement of the plan", *notes)] if notes else []
 
 
 def _measured(

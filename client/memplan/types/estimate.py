@@ -47,9 +47,10 @@ class Verdict(StrEnum):
     UNSPECIFIED = "UNSPECIFIED"
     """Not known."""
     FITS = "FITS"
-    """The upper bound fits, and the allocator's replay with this capacity succeeds."""
+    """The upper bound fits, and the allocator's replay with this capacity succeeds; or it fitted
+    when it was measured."""
     DOES_NOT_FIT = "DOES_NOT_FIT"
-    """The lower bound does not fit."""
+    """The lower bound does not fit; or it did not fit when it was measured."""
     UNCERTAIN = "UNCERTAIN"
     """Between the two."""
 
@@ -264,15 +265,15 @@ class Placement:
     capacity_bytes: int = 0
     """Bytes a process can take on it."""
     device_used_bytes: int = 0
-    """Expected device-used bytes."""
+    """Expected device-used bytes; as measured, where the verdict rests on a measurement."""
     upper_bound_bytes: int = 0
-    """Upper bound of device-used bytes."""
+    """Upper bound of device-used bytes; as measured, where the verdict rests on a measurement."""
     spare_bytes: int = 0
     """Bytes to spare: capacity_bytes - upper_bound_bytes, 0 when that is negative."""
     missing_bytes: int = 0
     """Bytes missing: upper_bound_bytes - capacity_bytes, 0 when that is negative."""
     reason: str = ""
-    """The verdict in a sentence."""
+    """The verdict in a sentence, which says so when it rests on a measurement."""
     remedies: tuple[Remedy, ...] = ()
     """What would make it fit, when it does not for sure."""
     confidence: float = 0.0

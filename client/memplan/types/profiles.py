@@ -22,6 +22,7 @@ __all__ = [
     "MeasuredProfile",
     "MemoryPoint",
     "PhasePeak",
+    "Prediction",
     "ProfileMemoryRequest",
     "ProfileMemoryResponse",
     "ProfileProgress",
@@ -100,6 +101,23 @@ class ThroughputPoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """An estimate kept with the measurement of the same job at the same micro-batch size and on the
+    same GPU type."""
+
+    peak_allocated_bytes: int = 0
+    """Expected peak allocated bytes."""
+    peak_reserved_bytes: int = 0
+    """Expected peak reserved bytes."""
+    context_bytes: int = 0
+    """Expected bytes of the CUDA context."""
+    family: str = ""
+    """The family of jobs whose measurements its bounds rest on."""
+    version: str = ""
+    """Names the code and the library versions that it comes from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MeasuredProfile:
     """What was measured. Bytes and times of the GPU are 0 or unset where it was measured on the
     CPU."""
@@ -165,6 +183,11 @@ class MeasuredProfile:
     """Bytes of the allocation that did not fit. 0 where all did or it is not known."""
     host: str = ""
     """Name of the host that measured."""
+    shared: bool = False
+    """Whether the GPU may have been shared meanwhile: other processes, MPS, a virtual GPU."""
+    prediction: Prediction | None = None
+    """What was estimated for what was measured. Not set for the CPU and for GPUs that are not in
+    the catalog."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

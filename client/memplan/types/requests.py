@@ -139,7 +139,9 @@ class PlanJobRequest:
     0.99. In [0.5, 0.99]: for more there are not enough measurements. Answers state the one they
     hold for, which is not below this."""
     measurement_budget: timedelta | None = None
-    """Longest time that may be spent on measuring the plan on a GPU of the server. Default: nothing
+    """Longest time, waiting for a device included, that may be spent on measuring the planned
+    micro-batches: those of the accumulation plan, else the job's, or the recommended ones where the
+    job's do not fit. Comes on top of the time that a call may take on the server. Default: nothing
     is measured."""
 
 
@@ -158,6 +160,10 @@ class PlanJobResponse:
     profile: MeasuredProfile | None = None
     """What was measured for the first GPU: within measurement_budget, or earlier, as in
     EstimateMemoryResponse."""
+    measurement_notes: tuple[str, ...] = ()
+    """What became of the measurement_budget, in sentences: what was measured on what and what
+    followed for the plan, or why nothing was measured, which never fails the plan. Empty without
+    one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

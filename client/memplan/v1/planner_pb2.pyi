@@ -117,18 +117,20 @@ class PlanJobRequest(_message.Message):
     def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[_gpus_pb2.GpuTarget, _Mapping]]] = ..., global_batch_size: _Optional[int] = ..., data_parallel_size: _Optional[int] = ..., headroom_fraction: _Optional[float] = ..., confidence: _Optional[float] = ..., measurement_budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class PlanJobResponse(_message.Message):
-    __slots__ = ("estimate", "batch_sizes", "accumulation", "placements", "profile")
+    __slots__ = ("estimate", "batch_sizes", "accumulation", "placements", "profile", "measurement_notes")
     ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZES_FIELD_NUMBER: _ClassVar[int]
     ACCUMULATION_FIELD_NUMBER: _ClassVar[int]
     PLACEMENTS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
+    MEASUREMENT_NOTES_FIELD_NUMBER: _ClassVar[int]
     estimate: _estimate_pb2.MemoryEstimate
     batch_sizes: _containers.RepeatedCompositeFieldContainer[_estimate_pb2.BatchSizeRecommendation]
     accumulation: _estimate_pb2.AccumulationPlan
     placements: _containers.RepeatedCompositeFieldContainer[_estimate_pb2.Placement]
     profile: MeasuredProfile
-    def __init__(self, estimate: _Optional[_Union[_estimate_pb2.MemoryEstimate, _Mapping]] = ..., batch_sizes: _Optional[_Iterable[_Union[_estimate_pb2.BatchSizeRecommendation, _Mapping]]] = ..., accumulation: _Optional[_Union[_estimate_pb2.AccumulationPlan, _Mapping]] = ..., placements: _Optional[_Iterable[_Union[_estimate_pb2.Placement, _Mapping]]] = ..., profile: _Optional[_Union[MeasuredProfile, _Mapping]] = ...) -> None: ...
+    measurement_notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, estimate: _Optional[_Union[_estimate_pb2.MemoryEstimate, _Mapping]] = ..., batch_sizes: _Optional[_Iterable[_Union[_estimate_pb2.BatchSizeRecommendation, _Mapping]]] = ..., accumulation: _Optional[_Union[_estimate_pb2.AccumulationPlan, _Mapping]] = ..., placements: _Optional[_Iterable[_Union[_estimate_pb2.Placement, _Mapping]]] = ..., profile: _Optional[_Union[MeasuredProfile, _Mapping]] = ..., measurement_notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ProfileMemoryRequest(_message.Message):
     __slots__ = ("job", "step_count", "memory_limit_bytes", "time_limit", "device_type", "gpu_type", "warmup_step_count", "wait_for_gpu", "find_batch_size")
@@ -181,7 +183,7 @@ class ProfileProgress(_message.Message):
     def __init__(self, stage: _Optional[_Union[ProfileStage, str]] = ..., queue_position: _Optional[int] = ..., step: _Optional[int] = ..., step_count: _Optional[int] = ..., peak_reserved_bytes: _Optional[int] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., micro_batch_size: _Optional[int] = ..., peak_allocated_bytes: _Optional[int] = ...) -> None: ...
 
 class MeasuredProfile(_message.Message):
-    __slots__ = ("device_name", "peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes", "out_of_memory", "memory_limit_bytes", "step_count", "step_time", "library_versions", "device_type", "gpu_type", "profile_id", "job", "job_digest", "create_time", "warmup_step_count", "micro_batch_size", "context_before_bytes", "context_after_bytes", "step_time_p10", "step_time_p90", "samples_per_second", "phases", "curve", "throughput", "largest_micro_batch_size", "fastest_micro_batch_size", "notes", "requested_bytes", "host")
+    __slots__ = ("device_name", "peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes", "out_of_memory", "memory_limit_bytes", "step_count", "step_time", "library_versions", "device_type", "gpu_type", "profile_id", "job", "job_digest", "create_time", "warmup_step_count", "micro_batch_size", "context_before_bytes", "context_after_bytes", "step_time_p10", "step_time_p90", "samples_per_second", "phases", "curve", "throughput", "largest_micro_batch_size", "fastest_micro_batch_size", "notes", "requested_bytes", "host", "shared", "prediction")
     class LibraryVersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +221,8 @@ class MeasuredProfile(_message.Message):
     NOTES_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_BYTES_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
     device_name: str
     peak_allocated_bytes: int
     peak_reserved_bytes: int
@@ -249,7 +253,23 @@ class MeasuredProfile(_message.Message):
     notes: _containers.RepeatedScalarFieldContainer[str]
     requested_bytes: int
     host: str
-    def __init__(self, device_name: _Optional[str] = ..., peak_allocated_bytes: _Optional[int] = ..., peak_reserved_bytes: _Optional[int] = ..., device_used_bytes: _Optional[int] = ..., out_of_memory: bool = ..., memory_limit_bytes: _Optional[int] = ..., step_count: _Optional[int] = ..., step_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., library_versions: _Optional[_Mapping[str, str]] = ..., device_type: _Optional[_Union[DeviceType, str]] = ..., gpu_type: _Optional[str] = ..., profile_id: _Optional[str] = ..., job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., job_digest: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., warmup_step_count: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., context_before_bytes: _Optional[int] = ..., context_after_bytes: _Optional[int] = ..., step_time_p10: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., step_time_p90: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., samples_per_second: _Optional[float] = ..., phases: _Optional[_Iterable[_Union[PhasePeak, _Mapping]]] = ..., curve: _Optional[_Iterable[_Union[MemoryPoint, _Mapping]]] = ..., throughput: _Optional[_Iterable[_Union[ThroughputPoint, _Mapping]]] = ..., largest_micro_batch_size: _Optional[int] = ..., fastest_micro_batch_size: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ..., requested_bytes: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
+    shared: bool
+    prediction: Prediction
+    def __init__(self, device_name: _Optional[str] = ..., peak_allocated_bytes: _Optional[int] = ..., peak_reserved_bytes: _Optional[int] = ..., device_used_bytes: _Optional[int] = ..., out_of_memory: bool = ..., memory_limit_bytes: _Optional[int] = ..., step_count: _Optional[int] = ..., step_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., library_versions: _Optional[_Mapping[str, str]] = ..., device_type: _Optional[_Union[DeviceType, str]] = ..., gpu_type: _Optional[str] = ..., profile_id: _Optional[str] = ..., job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., job_digest: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., warmup_step_count: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., context_before_bytes: _Optional[int] = ..., context_after_bytes: _Optional[int] = ..., step_time_p10: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., step_time_p90: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., samples_per_second: _Optional[float] = ..., phases: _Optional[_Iterable[_Union[PhasePeak, _Mapping]]] = ..., curve: _Optional[_Iterable[_Union[MemoryPoint, _Mapping]]] = ..., throughput: _Optional[_Iterable[_Union[ThroughputPoint, _Mapping]]] = ..., largest_micro_batch_size: _Optional[int] = ..., fastest_micro_batch_size: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ..., requested_bytes: _Optional[int] = ..., host: _Optional[str] = ..., shared: bool = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ...) -> None: ...
+
+class Prediction(_message.Message):
+    __slots__ = ("peak_allocated_bytes", "peak_reserved_bytes", "context_bytes", "family", "version")
+    PEAK_ALLOCATED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_RESERVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    context_bytes: int
+    family: str
+    version: str
+    def __init__(self, peak_allocated_bytes: _Optional[int] = ..., peak_reserved_bytes: _Optional[int] = ..., context_bytes: _Optional[int] = ..., family: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class PhasePeak(_message.Message):
     __slots__ = ("phase", "peak_allocated_bytes", "peak_reserved_bytes")

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from memplan.types import AccumulationPlan, Remedy, TrainingJob
 from memplan_server.allocator import Replay
-from memplan_server.planning.probe import MAX_BATCH_SIZE, Probe
-from memplan_server.planning.targets import Target, Timelines, run
+from memplan_server.planning.learned import NOTHING_LEARNED, Learned
+from memplan_server.planning.probe import Probe
+from memplan_server.planning.targets import MAX_BATCH_SIZE, Target, Timelines, run
 from memplan_server.planning.text import gib
 from memplan_server.planning.uncertainty import CONFIDENCE, held_confidence
 
@@ -60,6 +61,7 @@ def plan_accumulation(
     data_parallel_size: int = 1,
     headroom_fraction: float = 0.05,
     confidence: float = CONFIDENCE,
+    learned: Learned = NOTHING_LEARNED,
 ) -> AccumulationPlan:
     """The plan for this GPU. `global_batch_size` is a multiple of `data_parallel_size`.
 
@@ -73,13 +75,21 @@ def plan_accumulation(
         data_parallel_size=data_parallel_size,
         confidence=held_confidence(confidence),
     )
-    limit = min(samples, job.micro_batch_size or MAX_BATCH_SIZE)
-    once = Probe(timelines, _with_steps(job, 1), target.gpu_type, confidence=confidence)
+    limit = min(samples, job.micro_batch_size or MAX_BATCH_SIZE, target.most_samples)
+    once, several = (
+        Probe(
+            timelines,
+            _with_steps(job, steps),
+            target.gpu_type,
+            confidence=confidence,
+            learned=learned,
+        )
+        for steps in (1, 2)
+    )
     if limit == samples:
         fitting = once.largest_safe(target.capacity_bytes, headroom_fraction, samples)
         if fitting == samples:
             return _in_one_step(once, target, plan, samples)
-    several = Probe(timelines, _with_steps(job, 2), target.gpu_type, confidence=confidence)
     usable = several.largest_safe(target.capacity_bytes, headroom_fraction, limit)
     if not usable:
         return _infeasible(several, target, plan)
@@ -99,7 +109,7 @@ def _in_one_step(
         micro_batch_size=samples,
         accumulation_steps=1,
         last_micro_batch_size=samples,
-        max_micro_batch_size=probe.largest_that_fits(target.capacity_bytes),
+        max_micro_batch_size=probe.largest_that_fits(target.capacity_bytes, target.most_samples),
         device_used_bytes=probe.device_used_bytes(samples),
         reason=f"All {samples} samples of a rank fit at once: nothing to accumulate.",
     )
@@ -118,7 +128,7 @@ def _in_several(
         micro_batch_size=chosen.micro_batch_size,
         accumulation_steps=chosen.steps,
         last_micro_batch_size=chosen.last_micro_batch_size,
-        max_micro_batch_size=several.largest_that_fits(target.capacity_bytes),
+        max_micro_batch_size=several.largest_that_fits(target.capacity_bytes, target.most_samples),
         device_used_bytes=used,
         reason=_reason(chosen, usable, "may be used" if usable == asked else "fit safely"),
         advice=_advice(once, chosen, used),
@@ -188,7 +198,7 @@ def _infeasible(probe: Probe, target: Target, plan: AccumulationPlan) -> Accumul
     fixed = state.parameter_bytes + state.gradient_bytes + state.optimizer_state_bytes
     return replace(
         plan,
-        max_micro_batch_size=probe.largest_that_fits(capacity),
+        max_micro_batch_size=probe.largest_that_fits(capacity, target.most_samples),
         device_used_bytes=needed,
         reason=(
             f"Even micro-batch 1 takes {needed} bytes ({gib(needed)}) and {gib(capacity)} are "

@@ -15,8 +15,9 @@ from memplan.types import (
     TrainingJob,
 )
 from memplan_server.planning.estimate import alive_after
-from memplan_server.planning.probe import MAX_BATCH_SIZE, Probe, Shared
-from memplan_server.planning.targets import Target, Timelines
+from memplan_server.planning.learned import NOTHING_LEARNED, Learned
+from memplan_server.planning.probe import Probe, Shared
+from memplan_server.planning.targets import MAX_BATCH_SIZE, Target, Timelines
 from memplan_server.planning.text import gib
 from memplan_server.planning.uncertainty import CONFIDENCE, held_confidence
 from memplan_server.timeline import Category, Phase, Timeline
@@ -38,13 +39,14 @@ def recommend_batch_sizes(
     multiple_of: int = 0,
     max_batch_size: int = 0,
     confidence: float = CONFIDENCE,
+    learned: Learned = NOTHING_LEARNED,
 ) -> tuple[BatchSizeRecommendation, ...]:
     """One recommendation for each target, in that order."""
     shared = Shared()
     limit = max_batch_size or MAX_BATCH_SIZE
     return tuple(
         _recommend(
-            Probe(timelines, job, target.gpu_type, shared, confidence),
+            Probe(timelines, job, target.gpu_type, shared, confidence, learned),
             target,
             headroom_fraction,
             multiple_of,
@@ -58,7 +60,7 @@ def _recommend(
     probe: Probe, target: Target, headroom_fraction: float, multiple_of: int, limit: int
 ) -> BatchSizeRecommendation:
     capacity = target.capacity_bytes
-    maximum = probe.largest_that_fits(capacity, limit)
+    maximum = probe.largest_that_fits(capacity, min(limit, target.most_samples))
     multiple = multiple_of or (TENSOR_CORE_MULTIPLE if maximum >= TENSOR_CORE_MULTIPLE else 1)
     recommended = probe.largest_safe(capacity, headroom_fraction, maximum, multiple)
     if not recommended:  # not even one multiple: then the largest there is

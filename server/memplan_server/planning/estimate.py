@@ -15,6 +15,7 @@ from memplan.types import (
 from memplan.types import Phase as PublicPhase
 from memplan_server.allocator import Replay
 from memplan_server.gpus.libraries import workspaces
+from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.targets import Timelines, run
 from memplan_server.planning.uncertainty import CONFIDENCE, bounds, held_confidence
 from memplan_server.timeline import Category, Int64, Phase, Timeline
@@ -31,13 +32,18 @@ _TOP_MODULES = 10
 
 
 def estimate_memory(
-    timelines: Timelines, job: TrainingJob, gpu_type: GpuType, *, confidence: float = CONFIDENCE
+    timelines: Timelines,
+    job: TrainingJob,
+    gpu_type: GpuType,
+    *,
+    confidence: float = CONFIDENCE,
+    learned: Learned = NOTHING_LEARNED,
 ) -> MemoryEstimate:
     """The memory the job takes at its micro-batch size on this GPU type."""
     timeline = timelines.get(job, gpu_type).with_workspaces(workspaces(gpu_type))
     result = _replayed(timeline, job, gpu_type)
     device_used = result.peak_reserved_bytes + gpu_type.context_bytes
-    limits = bounds(timeline, gpu_type, result.peak_reserved_bytes, confidence)
+    limits = bounds(timeline, gpu_type, result.peak_reserved_bytes, confidence, learned)
     sizes = timeline.sizes(job.micro_batch_size)
     alive = alive_after(timeline, result.peak_event)
     return MemoryEstimate(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from memplan.types import GpuType, Placement, Precision, Remedy, TrainingJob, Verdict
 from memplan_server.planning import uncertainty
 from memplan_server.planning.accumulation import plan_accumulation
+from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.probe import Probe, Shared
 from memplan_server.planning.targets import Target, Timelines
 from memplan_server.planning.text import gib
@@ -26,12 +27,13 @@ def place(
     headroom_fraction: float = 0.05,
     confidence: float = CONFIDENCE,
     catalog: Sequence[GpuType] = (),
+    learned: Learned = NOTHING_LEARNED,
 ) -> tuple[Placement, ...]:
     """One placement for each target. Remedies may name GPU types of `catalog`."""
     shared = Shared()
     placements = []
     for target in targets:
-        probe = Probe(timelines, job, target.gpu_type, shared, confidence)
+        probe = Probe(timelines, job, target.gpu_type, shared, confidence, learned)
         placement = _place(probe, target)
         if placement.verdict is not Verdict.FITS:
             batch = global_batch_size or job.micro_batch_size * data_parallel_size
@@ -49,9 +51,9 @@ def _place(probe: Probe, target: Target) -> Placement:
     batch_size, capacity = probe.job.micro_batch_size, target.capacity_bytes
     timeline, used = probe.timeline(batch_size), probe.device_used_bytes(batch_size)
     reserved = probe.reserved_bytes(batch_size)
-    limits = bounds(timeline, target.gpu_type, reserved, probe.confidence)
-    verdict = _verdict(probe, limits, capacity)
-    why = uncertainty.reason(timeline, target.gpu_type)
+    limits = bounds(timeline, target.gpu_type, reserved, probe.confidence, probe.learned)
+    verdict = _verdict(probe, limits, target)
+    why = uncertainty.reason(timeline, target.gpu_type, probe.learned)
     return Placement(
         gpu=target.gpu,
         verdict=verdict,
@@ -65,10 +67,11 @@ def _place(probe: Probe, target: Target) -> Placement:
     )
 
 
-def _verdict(probe: Probe, limits: Bounds, capacity: int) -> Verdict:
-    if limits.upper_bytes <= capacity:
+def _verdict(probe: Probe, limits: Bounds, target: Target) -> Verdict:
+    batch_size, capacity = probe.job.micro_batch_size, target.capacity_bytes
+    if limits.upper_bytes <= capacity and batch_size <= target.most_samples:
         return Verdict.FITS
-    if limits.lower_bytes > capacity and not probe.fits(probe.job.micro_batch_size, capacity):
+    if limits.lower_bytes > capacity and not probe.fits(batch_size, capacity):
         return Verdict.DOES_NOT_FIT
     return Verdict.UNCERTAIN
 
@@ -99,6 +102,7 @@ def _accumulate(
         data_parallel_size=data_parallel_size,
         headroom_fraction=headroom_fraction,
         confidence=probe.confidence,
+        learned=probe.learned,
     )
     if plan.feasible:
         micro, steps = plan.micro_batch_size, plan.accumulation_steps

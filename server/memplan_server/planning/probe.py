@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, replace
 from memplan.types import AllocatorSettings, GpuType, TrainingJob
 from memplan_server.allocator import Replay, Unlimited
 from memplan_server.gpus.libraries import Workspaces, workspaces
-from memplan_server.planning.targets import Timelines, run
+from memplan_server.planning.learned import NOTHING_LEARNED, Learned
+from memplan_server.planning.targets import MAX_BATCH_SIZE, Timelines, run
 from memplan_server.planning.uncertainty import CONFIDENCE, confidences_from, margin
 from memplan_server.timeline import Timeline
 
 __all__ = ["Probe", "Shared", "largest"]
-
-MAX_BATCH_SIZE = 1 << 24
 
 _ANCHORS = (64, 256)
 _CLOSE = 0.9
@@ -59,6 +58,7 @@ class Probe:
     shared: Shared = field(default_factory=Shared)
     confidence: float = CONFIDENCE
     """Of the upper bound that `largest_safe` is about."""
+    learned: Learned = NOTHING_LEARNED
 
     def timeline(self, batch_size: int) -> Timeline:
         """The timeline that holds for this batch size, with the workspaces of the GPU."""
@@ -140,7 +140,8 @@ class Probe:
         wanted = capacity_bytes - int(capacity_bytes * headroom_fraction)
         context = self.gpu_type.context_bytes
         margins = (
-            margin(self.timeline(1), self.gpu_type, c) for c in confidences_from(self.confidence)
+            margin(self.timeline(1), self.gpu_type, c, self.learned)
+            for c in confidences_from(self.confidence)
         )
         safe = (m.safe_reserved_bytes(capacity_bytes, context) for m in margins)
         rooms = dict.fromkeys(min(wanted - context, size) for size in safe)

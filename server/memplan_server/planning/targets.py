@@ -9,7 +9,9 @@ from memplan.types import AllocatorSettings, GpuTarget, GpuType, TrainingJob
 from memplan_server.allocator import Replay, replay
 from memplan_server.timeline import Timeline
 
-__all__ = ["Target", "Timelines", "run"]
+__all__ = ["MAX_BATCH_SIZE", "Target", "Timelines", "run"]
+
+MAX_BATCH_SIZE = 1 << 24
 
 
 class Timelines(Protocol):
@@ -26,6 +28,8 @@ class Target:
 
     gpu: GpuTarget
     gpu_type: GpuType
+    most_samples: int = MAX_BATCH_SIZE
+    """No larger micro-batch: one was seen not to fit."""
 
     @property
     def capacity_bytes(self) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 
 from memplan.types import GpuType
 from memplan_server.gpus.libraries import workspaces
+from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.timeline import Convolution, Timeline
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "held_confidence",
     "margin",
     "reason",
+    "slack_bytes",
 ]
 
 CONFIDENCE = 0.99
@@ -130,27 +132,45 @@ def held_confidence(confidence: float) -> float:
 
 
 def bounds(
-    timeline: Timeline, gpu_type: GpuType, reserved_bytes: int, confidence: float = CONFIDENCE
+    timeline: Timeline,
+    gpu_type: GpuType,
+    reserved_bytes: int,
+    confidence: float = CONFIDENCE,
+    learned: Learned = NOTHING_LEARNED,
 ) -> Bounds:
     """The bounds for a job with this timeline on this GPU type."""
-    found = margin(timeline, gpu_type, confidence)
+    found = margin(timeline, gpu_type, confidence, learned)
     return found.bounds(reserved_bytes, gpu_type.context_bytes)
 
 
-def margin(timeline: Timeline, gpu_type: GpuType, confidence: float = CONFIDENCE) -> Margin:
+def slack_bytes() -> int:
+    """What residuals are beyond."""
+    return _residuals().slack_bytes
+
+
+def margin(
+    timeline: Timeline,
+    gpu_type: GpuType,
+    confidence: float = CONFIDENCE,
+    learned: Learned = NOTHING_LEARNED,
+) -> Margin:
     """The margin of such jobs at `held_confidence(confidence)`."""
     residuals = _residuals()
     slack = residuals.slack_bytes
     if gpu_type.sources.get("context_bytes", "").startswith("estimate"):
         slack += int(_ESTIMATED_CONTEXT_SHARE * gpu_type.context_bytes)
-    quantiles = residuals.quantiles[family(timeline, gpu_type)]
-    above, below = quantiles[held_confidence(confidence)]
+    held, kind = held_confidence(confidence), family(timeline, gpu_type)
+    shipped = residuals.quantiles[kind][held]
+    above, below = learned.quantiles(gpu_type.name, kind, held, shipped)
     return Margin(above, below, slack)
 
 
-def reason(timeline: Timeline, gpu_type: GpuType) -> str:
+def reason(timeline: Timeline, gpu_type: GpuType, learned: Learned = NOTHING_LEARNED) -> str:
     """Why the bounds are as far apart as they are."""
-    return FAMILIES[family(timeline, gpu_type)]
+    kind = family(timeline, gpu_type)
+    if kind == "unmeasured" and (count := learned.count(gpu_type.name, kind)):
+        return f"such jobs measured on such GPUs: {count}"
+    return FAMILIES[kind]
 
 
 def family(timeline: Timeline, gpu_type: GpuType) -> str:

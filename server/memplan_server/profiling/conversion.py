@@ -52,7 +52,12 @@ def progress(made: Progress) -> ProfileMemoryResponse:
 
 
 def measured_profile(
-    job: TrainingJob, device: Device, found: Profiled, notes: tuple[str, ...] = ()
+    job: TrainingJob,
+    device: Device,
+    found: Profiled,
+    notes: tuple[str, ...] = (),
+    *,
+    shared: bool = False,
 ) -> MeasuredProfile:
     """The profile of a normalised job. Times and driver figures are there for CUDA only."""
     measured = found.measurement
@@ -81,6 +86,7 @@ def measured_profile(
         phases=found.phases,
         curve=found.curve,
         notes=(*found.notes, *notes),
+        shared=shared,
     )
 
 

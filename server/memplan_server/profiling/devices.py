@@ -99,7 +99,7 @@ class Gpus:
             return 0
 
     def notes(self, device: Device) -> tuple[str, ...]:
-        """What about it spoils figures, in sentences: sharing that NVML can tell of."""
+        """In what way it is or may be shared, which spoils figures, in sentences."""
         nvml = self._nvml
         try:
             handle = nvml.nvmlDeviceGetHandleByUUID(device.uuid)

@@ -1,6 +1,6 @@
 """Jobs measured on the devices of this machine, each in a process of its own.
 
-    profiler = LocalProfiler(DeviceQueue(...), gpus=gpus, catalog=catalog, metrics=metrics)
+    profiler = LocalProfiler(DeviceQueue(...), gpus=gpus, context_bytes=..., ...)
     for event in profiler.profile(asked, call): ...
 
 The caller's thread does all the waiting: in the queue, for a GPU that others use, for the process.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from memplan.types import DeviceType, ProfileMemoryResponse, TrainingJob
+from memplan.types import DeviceType, MeasuredProfile, ProfileMemoryResponse, TrainingJob
 from memplan_server.calls import Call
 from memplan_server.errors import (
     LimitExceeded,
@@ -23,7 +23,6 @@ from memplan_server.errors import (
     NoDevice,
     TimeLimitExceeded,
 )
-from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.measure.child import Child, ChildDied
 from memplan_server.measure.child_process import Kind
 from memplan_server.measure.profiled import Profiled
@@ -64,7 +63,8 @@ class LocalProfiler:
 
     queue: DeviceQueue
     gpus: Gpus
-    catalog: GpuCatalog
+    context_bytes: Callable[[str], int]
+    """The CUDA context of a GPU type of the catalog."""
     largest_batch: LargestBatch
     host_memory_bytes: int = 0
     """What a process that measures on the CPU may take; 0: no limit."""
@@ -168,15 +168,14 @@ class LocalProfiler:
                 profile = yield from self._throughput(device, asked, call, deadline)
             else:
                 found = yield from self.run(device, asked, call, deadline)
-                notes = self._notes(device, asked)
-                profile = conversion.measured_profile(asked.job, device, found, notes)
+                profile = self._profile(device, asked, found)
         finally:
             self._await_memory(device, before)
         yield ProfileMemoryResponse(profile=profile)
 
     def _throughput(
         self, device: Device, asked: Asked, call: Call, deadline: float
-    ) -> Generator[ProfileMemoryResponse, None, Any]:
+    ) -> Generator[ProfileMemoryResponse, None, MeasuredProfile]:
         def run(at: Asked) -> Generator[ProfileMemoryResponse, None, Profiled]:
             return self.run(device, at, call, deadline)
 
@@ -185,10 +184,7 @@ class LocalProfiler:
 
         throughput = Throughput(asked=asked, deadline=deadline, run=run, start=start)
         yield from throughput.measure()
-        profile = conversion.measured_profile(
-            asked.job, device, throughput.first(), self._notes(device, asked)
-        )
-        return throughput.added_to(profile)
+        return throughput.added_to(self._profile(device, asked, throughput.first()))
 
     def run(
         self, device: Device, asked: Asked, call: Call, deadline: float
@@ -235,18 +231,19 @@ class LocalProfiler:
             steps=asked.step_count,
             history=True,
             memory_limit_bytes=asked.memory_limit_bytes,
-            context_bytes=self.catalog.get(asked.gpu_type or DEFAULT_GPU_TYPE).context_bytes,
+            context_bytes=self.context_bytes(asked.gpu_type or DEFAULT_GPU_TYPE),
             host_memory_bytes=self.host_memory_bytes,
             time_limit_s=max(0.1, left * SOFT_LIMIT),
         )
 
-    def _notes(self, device: Device, asked: Asked) -> tuple[str, ...]:
+    def _profile(self, device: Device, asked: Asked, found: Profiled) -> MeasuredProfile:
         if device.type is DeviceType.CUDA:
-            return self.gpus.notes(device)
-        if not asked.memory_limit_bytes:
-            return ()
+            notes = self.gpus.notes(device)
+            return conversion.measured_profile(asked.job, device, found, notes, shared=bool(notes))
         name = asked.gpu_type or DEFAULT_GPU_TYPE
-        return (f"Of the memory limit, the context of the {name} was taken off.",)
+        limited = (f"Of the memory limit, the context of the {name} was taken off.",)
+        notes = limited if asked.memory_limit_bytes else ()
+        return conversion.measured_profile(asked.job, device, found, notes)
 
     def _host_limit(self, device: Device) -> int | None:
         """CUDA maps far more than it takes: no limit there."""

@@ -6,21 +6,30 @@ from contextlib import ExitStack
 
 import grpc
 
-from memplan.types import DeviceType, GpuTarget, GpuType, MeasuredProfile, TrainingJob
+from memplan.types import (
+    DeviceType,
+    GpuTarget,
+    GpuType,
+    MeasuredProfile,
+    Prediction,
+    TrainingJob,
+)
 from memplan_server import planning
 from memplan_server.calls import Call
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.inventory import load_nvml
+from memplan_server.knowledge import Knowledge
 from memplan_server.metrics import Metrics
 from memplan_server.profiling.devices import Device, Gpus, processor
 from memplan_server.profiling.interface import Profiler
 from memplan_server.profiling.local import DEFAULT_GPU_TYPE, LocalProfiler
-from memplan_server.profiling.observed import PREDICTION_S, ObservedProfiler
+from memplan_server.profiling.observed import ObservedProfiler
+from memplan_server.profiling.predicted import PredictingProfiler
 from memplan_server.profiling.queue import DeviceQueue
 from memplan_server.profiling.remote import Remote, Remotes
 from memplan_server.profiling.routed import RoutedProfiler
 from memplan_server.settings import Settings
-from memplan_server.timelines import CallTimelines, TimelineCache
+from memplan_server.timelines import CallTimelines, TimelineCache, estimation_version
 
 __all__ = ["make_profiler"]
 
@@ -30,6 +39,7 @@ def make_profiler(
     metrics: Metrics,
     *,
     catalog: GpuCatalog,
+    knowledge: Knowledge,
     timelines: TimelineCache,
     measure: str,
     stack: ExitStack,
@@ -42,11 +52,11 @@ def make_profiler(
     cpu = Device(type=DeviceType.CPU, name=processor())
     queue = DeviceQueue((*gpus.devices(), cpu), most_waiting=settings.profile_queue_length)
     metrics.profiles_queued.set_function(lambda: len(queue))
-    estimates = _Estimates(catalog, timelines)
+    estimates = _Estimates(knowledge, timelines)
     local = LocalProfiler(
         queue=queue,
         gpus=gpus,
-        catalog=catalog,
+        context_bytes=estimates.context_bytes,
         largest_batch=estimates.largest_batch,
         host_memory_bytes=settings.profile_memory_limit,
         measure=measure,
@@ -56,9 +66,8 @@ def make_profiler(
     if remotes is not None:
         stack.callback(remotes.close)
     routed = RoutedProfiler(local=local, remotes=remotes)
-    observed = ObservedProfiler(routed, metrics, estimates.peak_reserved_bytes)
-    stack.callback(observed.stop)
-    return observed
+    predicting = PredictingProfiler(routed, estimates.prediction, estimation_version())
+    return ObservedProfiler(predicting, metrics)
 
 
 def _remotes(settings: Settings) -> Remotes | None:
@@ -78,8 +87,8 @@ def _remotes(settings: Settings) -> Remotes | None:
 class _Estimates:
     """What the estimate says of a job, for those who measure it."""
 
-    def __init__(self, catalog: GpuCatalog, timelines: TimelineCache) -> None:
-        self._catalog = catalog
+    def __init__(self, knowledge: Knowledge, timelines: TimelineCache) -> None:
+        self._knowledge = knowledge
         self._timelines = timelines
 
     def largest_batch(self, job: TrainingJob, gpu_type: str, room_bytes: int, call: Call) -> int:
@@ -92,13 +101,22 @@ class _Estimates:
         (found,) = planning.recommend_batch_sizes(timelines, job, [target])
         return found.max_batch_size
 
-    def peak_reserved_bytes(self, profile: MeasuredProfile) -> int:
-        """Of the job that was measured, on the GPU type it was measured on."""
-        timelines = CallTimelines(self._timelines, Call(PREDICTION_S))
-        estimate = planning.estimate_memory(
-            timelines, profile.job, self._gpu_type(profile.gpu_type)
+    def prediction(self, profile: MeasuredProfile, call: Call) -> Prediction:
+        """The estimate for the job that was measured, on the GPU type it was measured on."""
+        timelines = CallTimelines(self._timelines, call)
+        gpu_type = self._gpu_type(profile.gpu_type)
+        estimate = planning.estimate_memory(timelines, profile.job, gpu_type)
+        return Prediction(
+            peak_allocated_bytes=estimate.peak_allocated_bytes,
+            peak_reserved_bytes=estimate.peak_reserved_bytes,
+            context_bytes=gpu_type.context_bytes,
+            family=planning.family(timelines.get(profile.job, gpu_type), gpu_type),
+            version=estimation_version(),
         )
-        return estimate.peak_reserved_bytes
+
+    def context_bytes(self, gpu_type: str) -> int:
+        """Of a GPU type of the catalog."""
+        return self._gpu_type(gpu_type).context_bytes
 
     def _gpu_type(self, name: str) -> GpuType:
-        return self._catalog.get(name or DEFAULT_GPU_TYPE)
+        return self._knowledge.now().catalog.get(name or DEFAULT_GPU_TYPE)

@@ -83,10 +83,8 @@ def _plan_job(request: PlanJobRequest) -> Violations:
     yield from _data_parallel(size, request.data_parallel_size)
     yield from _headroom(request.headroom_fraction)
     yield from _confidence(request.confidence)
-    if request.measurement_budget is not None:
-        yield Violation(
-            "measurement_budget", "is not taken yet: leave it out, and ask for a profile instead."
-        )
+    if request.measurement_budget is not None and request.measurement_budget <= timedelta():
+        yield Violation("measurement_budget", "must be above 0; leave it out to measure nothing.")
 
 
 def _profile_memory(request: ProfileMemoryRequest) -> Violations:

@@ -291,7 +291,7 @@ WRONG_REQUESTS = [
     (EstimateMemoryRequest(job=resnet(), confidence=0.991), "confidence"),
     (PlanJobRequest(job=resnet(), confidence=0.49), "confidence"),
     (PlanJobRequest(job=resnet(), confidence=math.nan), "confidence"),
-    (PlanJobRequest(job=resnet(), measurement_budget=timedelta(seconds=9)), "measurement_budget"),
+    (PlanJobRequest(job=resnet(), measurement_budget=timedelta()), "measurement_budget"),
     (RecommendBatchSizeRequest(job=resnet(), confidence=95.0), "confidence"),
     (
         PlanAccumulationRequest(job=resnet(), gpu=A100, global_batch_size=1, confidence=-0.9),
@@ -322,6 +322,10 @@ def test_one_wrong_place_is_named(job: TrainingJob, path: str) -> None:
 @pytest.mark.parametrize(("request_", "path"), WRONG_REQUESTS)
 def test_one_wrong_place_of_a_request_is_named(request_: object, path: str) -> None:
     assert paths(request_) == [path]
+
+
+def test_a_measurement_budget_passes() -> None:
+    assert paths(PlanJobRequest(job=resnet(), measurement_budget=timedelta(seconds=9))) == []
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 0.95, 0.99])
