@@ -161,8 +161,8 @@ class GraphNode:
     """Arguments by position, then those by name. Devices are left out: everything is on one GPU. At
     most 64."""
     result_count: int = 0
-    """How many values it defines where the operator returns a tuple or a list. Default: the
-    operator returns one tensor, or nothing. At most 4,096."""
+    """How many values it defines where the operator returns a tuple or a list, 1 to 4,096. 0: it
+    returns one tensor, or nothing, and defines one value."""
     releases: tuple[int, ...] = ()
     """Values that the program lets go of once it has run. Default: a value that no node releases is
     let go of after its last use."""

@@ -1,0 +1,380 @@
+"""An exported program -> a Graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from memplan.capturing.batches import Batch, data_type
+from memplan.capturing.sizes import Sizes
+from memplan.errors import CaptureError
+from memplan.types import (
+    GraphArgument,
+    GraphArgumentList,
+    GraphContext,
+    GraphModule,
+    GraphNode,
+    GraphSize,
+    GraphTensor,
+    GraphTensorKind,
+)
+
+__all__ = ["Held", "Written", "write"]
+
+_MEMORY_FORMATS = {
+    torch.contiguous_format: "contiguous_format",
+    torch.preserve_format: "preserve_format",
+    torch.channels_last: "channels_last",
+    torch.channels_last_3d: "channels_last_3d",
+}
+_LEFT_OUT = ("Device", "Layout", "Generator")
+_NO_MEMORY = (
+    "_assert_tensor_metadata",
+    "_assert_async",
+    "_assert_scalar",
+    "sym_constrain_range",
+    "sym_constrain_range_for_size",
+    "_print",
+)
+"""Checks that take no memory and give nothing."""
+_PREFIX = "module."
+
+
+@dataclass
+class Held:
+    """The tensors that the module holds, and where."""
+
+    modules: list[GraphModule]
+    tensors: list[GraphTensor]
+    by_name: dict[str, int]
+    """Number of each tensor by every name that it has in the module."""
+    module_index: dict[str, int]
+    """Index of each module by every path that it has."""
+
+
+@dataclass
+class Written:
+    """What was read of the program."""
+
+    nodes: list[GraphNode] = field(default_factory=list)
+    operators: dict[str, int] = field(default_factory=dict)
+    contexts: dict[GraphContext, int] = field(default_factory=dict)
+    results: list[int] = field(default_factory=list)
+    """Values that the program returns."""
+    is_static: bool = False
+    """Whether it holds for one batch size only."""
+
+
+def write(program: ExportedProgram, batch: Batch, held: Held) -> Written:
+    """The nodes of the program. Tensors that it lifted are added to `held`.
+
+    Raises `CaptureError`.
+    """
+    placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
+    signature = program.graph_signature.input_specs
+    _hold_constants(placeholders, signature, held)
+    first_input = len(held.tensors)
+    bindings: dict[fx.Node, Any] = {}
+    symbols: dict[Any, int] = {}
+    inputs = 0
+    for node, spec in zip(placeholders, signature, strict=True):
+        if spec.kind is InputKind.USER_INPUT:
+            bindings[node] = _Value(first_input + inputs)
+            _note_symbols(node.meta["val"], batch.tensors[inputs].shape, symbols)
+            inputs += 1
+        else:
+            bindings[node] = _Value(held.by_name[_stripped(spec.target)])
+    writer = _Writer(held, Sizes(symbols), first_input + inputs)
+    written = writer.written
+    outputs = writer.run(program.graph_module, bindings, GraphContext())
+    written.results = [value.number for value in outputs if isinstance(value, _Value)]
+    return written
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A value of the graph, by its number."""
+
+    number: int
+
+
+def _stripped(name: str | None) -> str:
+    return (name or "").removeprefix(_PREFIX)
+
+
+def _hold_constants(placeholders: Sequence[fx.Node], signature: Any, held: Held) -> None:
+    """Tensors that are not among the module's own: made from numbers in its code."""
+    for node, spec in zip(placeholders, signature, strict=True):
+        name = _stripped(spec.target)
+        if spec.kind is InputKind.USER_INPUT or name in held.by_name:
+            continue
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            raise CaptureError(f"{name} is a {type(value).__name__}, which no graph can hold.")
+        held.by_name[name] = len(held.tensors)
+        held.tensors.append(
+            GraphTensor(
+                kind=GraphTensorKind.CONSTANT,
+                name=f"constant_{len(held.tensors)}",
+                shape=tuple(int(size) for size in value.shape),
+                dtype=data_type(value.dtype, name),
+            )
+        )
+
+
+def _note_symbols(
+    value: torch.Tensor, shape: Sequence[tuple[int, int]], symbols: dict[Any, int]
+) -> None:
+    for size, (_, per_sample) in zip(value.shape, shape, strict=True):
+        if isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
+            symbols.setdefault(size.node.expr, per_sample)
+
+
+class _Writer:
+    def __init__(self, held: Held, sizes: Sizes, first: int) -> None:
+        self.written = Written()
+        self._held = held
+        self._sizes = sizes
+        self._next = first
+
+    def run(
+        self, module: fx.GraphModule, bindings: dict[fx.Node, Any], context: GraphContext
+    ) -> Sequence[Any]:
+        """Write the nodes of a graph; returns what it returns."""
+        for node in module.graph.nodes:
+            if node.op == "call_function":
+                bindings[node] = self._call(node, bindings, context, module)
+            elif node.op == "get_attr":
+                bindings[node] = self._attribute(module, str(node.target))
+            elif node.op == "output":
+                returned = fx.map_arg(node.args[0], bindings.__getitem__)
+                return returned if isinstance(returned, (tuple, list)) else (returned,)
+        raise AssertionError("a graph has an output")
+
+    def _attribute(self, module: fx.GraphModule, name: str) -> Any:
+        value = module.get_submodule(name) if hasattr(module, name) else None
+        if isinstance(value, fx.GraphModule):
+            return value
+        found = getattr(module, name, None)
+        if isinstance(found, torch.Tensor):
+            return _Value(self._held.by_name[_stripped(name)])
+        raise CaptureError(f"{name} is nothing that a graph can hold.")
+
+    def _call(
+        self,
+        node: fx.Node,
+        bindings: Mapping[fx.Node, Any],
+        context: GraphContext,
+        module: fx.GraphModule,
+    ) -> Any:
+        target: Any = node.target
+        if target is operator.getitem:
+            outer, index = node.args
+            return bindings[outer][index]  # type: ignore[index]
+        value = node.meta.get("val")
+        if isinstance(value, (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return value
+        if isinstance(target, torch._ops.HigherOrderOperator):
+            return self._region(node, bindings, context)
+        if not isinstance(target, torch._ops.OpOverload):
+            raise self._refused(node, f"{target} is no operator of PyTorch")
+        if target.namespace != "aten":
+            raise self._refused(node, f"{target} is no operator of PyTorch's own")
+        if target._opname in _NO_MEMORY:
+            return None
+        return self._operator(node, target, bindings, context)
+
+    def _region(self, node: fx.Node, bindings: Mapping[fx.Node, Any], context: GraphContext) -> Any:
+        """The nodes within torch.no_grad() or torch.autocast(), in their place."""
+        name = str(node.target)
+        args = [bindings[a] if isinstance(a, fx.Node) else a for a in node.args]
+        if name == "wrap_with_set_grad_enabled":
+            enabled, inner, *rest = args
+            within = GraphContext(
+                no_grad=not enabled,
+                autocast=context.autocast,
+                autocast_dtype=context.autocast_dtype,
+            )
+        elif name == "wrap_with_autocast":
+            _, dtype, enabled, _, inner, *rest = args
+            known = {} if dtype is None or not enabled else {"autocast_dtype": _dtype(dtype)}
+            within = GraphContext(no_grad=context.no_grad, autocast=bool(enabled), **known)
+        else:
+            raise self._refused(node, f"{name} has code of its own, which is not captured")
+        assert isinstance(inner, fx.GraphModule)
+        placeholders = [n for n in inner.graph.nodes if n.op == "placeholder"]
+        return self.run(inner, dict(zip(placeholders, rest, strict=True)), within)
+
+    def _operator(
+        self,
+        node: fx.Node,
+        target: Any,
+        bindings: Mapping[fx.Node, Any],
+        context: GraphContext,
+    ) -> Any:
+        written = self.written
+        number = written.operators.setdefault(str(target), len(written.operators))
+        where = 0
+        if context != GraphContext():
+            where = written.contexts.setdefault(context, len(written.contexts)) + 1
+        value = node.meta.get("val")
+        count = len(value) if isinstance(value, (tuple, list)) else 0
+        written.nodes.append(
+            GraphNode(
+                operator=number,
+                module=self._module(node),
+                context=where,
+                arguments=self._arguments(node, target, bindings),
+                result_count=count,
+            )
+        )
+        first, self._next = self._next, self._next + max(count, 1)
+        return [_Value(first + i) for i in range(count)] if count else _Value(first)
+
+    def _module(self, node: fx.Node) -> int:
+        stack = node.meta.get("nn_module_stack") or {}
+        for path, _ in reversed(list(stack.values())):
+            known = self._held.module_index.get(_stripped(path.partition("@")[0]))
+            if known is not None:
+                return known
+        return 0
+
+    def _arguments(
+        self, node: fx.Node, target: Any, bindings: Mapping[fx.Node, Any]
+    ) -> tuple[GraphArgument, ...]:
+        parameters = target._schema.arguments
+        found = [
+            self._argument(node, value, parameter, "", bindings)
+            for value, parameter in zip(node.args, parameters, strict=False)
+        ]
+        by_name = {parameter.name: parameter for parameter in parameters}
+        for name, value in node.kwargs.items():
+            if value is None or _kind(by_name[name]) in _LEFT_OUT or name == "pin_memory":
+                continue
+            found.append(self._argument(node, value, by_name[name], name, bindings))
+        return tuple(found)
+
+    def _argument(
+        self,
+        node: fx.Node,
+        value: Any,
+        parameter: Any,
+        name: str,
+        bindings: Mapping[fx.Node, Any],
+    ) -> GraphArgument:
+        if _kind(parameter) in _LEFT_OUT:
+            return GraphArgument(name=name)
+        if isinstance(value, (list, tuple)):
+            items = tuple(self._one(node, item, parameter, bindings) for item in value)
+            return GraphArgument(
+                name=name,
+                list=GraphArgumentList(items=tuple(GraphArgument(**item) for item in items)),
+            )
+        return GraphArgument(name=name, **self._one(node, value, parameter, bindings))
+
+    def _one(
+        self, node: fx.Node, value: Any, parameter: Any, bindings: Mapping[fx.Node, Any]
+    ) -> dict[str, Any]:
+        """The kind of an argument and its value."""
+        if isinstance(value, fx.Node):
+            value = bindings[value]
+        if value is None:
+            return {}
+        if isinstance(value, _Value):
+            return {"value": value.number}
+        if isinstance(value, (bool, torch.SymBool)):
+            return {"truth": bool(value)}
+        if isinstance(value, (int, torch.SymInt)):
+            return self._whole(node, value, parameter)
+        if isinstance(value, (float, torch.SymFloat)):
+            return {"number": _number(value)}
+        if isinstance(value, str):
+            return {"text": value}
+        if isinstance(value, torch.dtype):
+            return {"dtype": _dtype(value)}
+        if isinstance(value, torch.memory_format):
+            return {"text": _MEMORY_FORMATS[value]}
+        raise self._refused(node, f"a {type(value).__name__} is passed to {node.target}")
+
+    def _whole(self, node: fx.Node, value: Any, parameter: Any) -> dict[str, Any]:
+        size = self._sizes.read(value)
+        if isinstance(size, GraphSize):
+            return {"size": size}
+        if size is None:
+            raise self._refused(
+                node, f"a size is {value}, which is no simple function of the batch size"
+            )
+        return {"integer": size}
+
+    def _refused(self, node: fx.Node, why: str) -> CaptureError:
+        lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
+        files = [i for i, line in enumerate(lines) if line.startswith("File ")]
+        where = " ".join(lines[files[-1] : files[-1] + 2]) if files else ""
+        return CaptureError(f"The module cannot be captured: {why}.", location=where)
+
+
+def _kind(parameter: Any) -> str:
+    return str(parameter.real_type).removeprefix("Optional[").removesuffix("]")
+
+
+def _dtype(dtype: torch.dtype) -> Any:
+    return data_type(dtype, "An element type in the module")
+
+
+def _number(value: Any) -> float:
+    """A number; one that depends on the batch size takes the same memory whatever it is."""
+    try:
+        return float(value)
+    except Exception:  # what a symbolic number raises
+        return 1.0
+
+
+def holdings(module: nn.Module, groups: Mapping[int, int]) -> Held:
+    """The tensors that the module holds, each once. `groups`: optimizer group by tensor id."""
+    held = Held([], [], {}, {})
+    numbers: dict[int, int] = {}
+    first_path: dict[int, str] = {}
+    names: list[list[str]] = []
+    for path, inner in module.named_modules(remove_duplicate=False):
+        if id(inner) in first_path:
+            held.module_index[path] = held.module_index[first_path[id(inner)]]
+        else:
+            first_path[id(inner)] = path
+            held.module_index[path] = len(held.modules)
+            held.modules.append(GraphModule(path=path, type=type(inner).__name__))
+        for name, tensor in (*inner._parameters.items(), *inner._buffers.items()):
+            if tensor is None:
+                continue
+            full = f"{path}.{name}" if path else name
+            if id(tensor) not in numbers:
+                numbers[id(tensor)] = len(held.tensors)
+                held.tensors.append(_described(tensor, held.module_index[path], name, groups))
+                names.append([])
+            else:
+                names[numbers[id(tensor)]].append(full)
+            held.by_name[full] = numbers[id(tensor)]
+    return held
+
+
+def _described(
+    tensor: torch.Tensor, module: int, name: str, groups: Mapping[int, int]
+) -> GraphTensor:
+    is_parameter = isinstance(tensor, nn.Parameter)
+    contiguous = tensor.is_contiguous()
+    return GraphTensor(
+        kind=GraphTensorKind.PARAMETER if is_parameter else GraphTensorKind.BUFFER,
+        module=module,
+        name=name,
+        shape=tuple(tensor.shape),
+        strides=() if contiguous else tuple(tensor.stride()),
+        dtype=data_type(tensor.dtype, name),
+        frozen=is_parameter and not tensor.requires_grad,
+        optimizer_group=groups.get(id(tensor), 0),
+    )
