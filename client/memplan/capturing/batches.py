@@ -71,6 +71,8 @@ class Batch:
     """Everything that is passed; a `_Slot` where it is a tensor."""
     spec: Any
     """How to make (args, kwargs, targets) of the leaves."""
+    batch_size: int
+    """How many samples the example holds."""
 
     @classmethod
     def of(
@@ -155,7 +157,12 @@ class _Reader:
             found.append(self._known[id(leaf)])
         if not self._tensors:
             raise CaptureError("There is no tensor among the example inputs.")
-        return Batch(tensors=tuple(self._tensors), leaves=tuple(found), spec=spec)
+        return Batch(
+            tensors=tuple(self._tensors),
+            leaves=tuple(found),
+            spec=spec,
+            batch_size=self._batch_size or 1,
+        )
 
     def _tensor(self, tensor: torch.Tensor, name: str, is_target: bool) -> BatchTensor:
         sizes = [(size, 0) for size in tensor.shape]

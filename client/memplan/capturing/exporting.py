@@ -1,7 +1,4 @@
-"""torch.export of a step, under tensors without data.
-
-with exported(step, batch, sizes) as program: ...
-"""
+"""torch.export of a step, under tensors without data, and what to say when it fails."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -21,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from memplan.capturing.batches import Batch
+from memplan.capturing.lives import lives_noted
 from memplan.capturing.wrapping import Step
 from memplan.errors import CaptureError
 
@@ -52,9 +49,14 @@ def new_mode() -> FakeTensorMode:
 
 
 def export(
-    step: Step, batch: Batch, tensors: Sequence[torch.Tensor], *, dynamic: bool
+    step: Step,
+    batch: Batch,
+    tensors: Sequence[torch.Tensor],
+    *,
+    dynamic: bool,
+    strict: bool = False,
 ) -> ExportedProgram:
-    """The step's operators. `dynamic`: for every batch size.
+    """The step's operators. `dynamic`: for every batch size. `strict`: see torch.export.
 
     Raises `CaptureError`.
     """
@@ -62,25 +64,13 @@ def export(
         {i: Dim.AUTO if per_sample and dynamic else Dim.STATIC for i, (_, per_sample) in sizes}
         for sizes in (list(enumerate(t.shape)) for t in batch.tensors)
     )
-    errors: list[Exception] = []
-    for strict in (False, True):
-        try:
-            with _quiet():
-                return torch.export.export(
-                    step, tuple(tensors), dynamic_shapes=(dims,), strict=strict
-                )
-        except CaptureError:
-            raise
-        except Exception as error:
-            errors.append(error)
-            if not _may_help(error):
-                break
-    raise _explained(errors[0])
-
-
-def _may_help(error: Exception) -> bool:
-    """Whether the other way of exporting may do better: not where the code itself is at fault."""
-    return bool(_VALUE.search(str(error)))
+    try:
+        with _quiet(), lives_noted():
+            return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=strict)
+    except CaptureError:
+        raise
+    except Exception as error:  # whatever the module's code and torch.export raise
+        raise _explained(error) from error
 
 
 @contextlib.contextmanager
@@ -105,9 +95,7 @@ def _explained(error: Exception) -> CaptureError:
     said = f"The module cannot be captured: {line[:300].rstrip('.')}"
     if remedy:
         said = f"The module cannot be captured: {remedy} ({line[:300].rstrip('.')})"
-    made = CaptureError(f"{said}.", location=_location(error))
-    made.__cause__ = error
-    return made
+    return CaptureError(f"{said}.", location=_location(error))
 
 
 def _location(error: BaseException) -> str:
@@ -123,8 +111,3 @@ def _location(error: BaseException) -> str:
     frame = frames[-1]
     code = linecache.getline(frame.filename, frame.lineno or 0).strip()
     return f"{frame.filename}:{frame.lineno} in {frame.name}, `{code}`"
-
-
-def describe(value: Any) -> str:
-    """A short name of what an error is about."""
-    return type(value).__name__

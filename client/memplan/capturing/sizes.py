@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ def fitted(at: Callable[[int], int]) -> int | GraphSize | None:
     return None
 
 
-def _candidates(values: Mapping[int, int], at: Callable[[int], int]) -> Any:
+def _candidates(values: Mapping[int, int], at: Callable[[int], int]) -> Iterator[GraphSize]:
     slope, rest = divmod(values[6] - values[4], 2)
     if not rest:
         yield GraphSize(fixed=values[4] - 4 * slope, per_sample=slope)

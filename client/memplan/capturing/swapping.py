@@ -49,7 +49,9 @@ def _replacement(
     if id(tensor) not in table:
         made = fake(tensor)
         if isinstance(tensor, nn.Parameter):
-            made = nn.Parameter(made, tensor.requires_grad)
+            # Without gradients, tensors end when the program lets go of them, as they do on a GPU
+            # but for those that autograd keeps; and tracing is faster.
+            made = nn.Parameter(made, requires_grad=False)
         table[id(tensor)] = made
     return table[id(tensor)]
 

@@ -90,8 +90,6 @@ def _tensors(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
         inner = iter(value.items())
     elif is_dataclass(value):
         inner = ((f.name, getattr(value, f.name)) for f in fields(value))
-    elif isinstance(value, tuple) and hasattr(value, "_fields"):
-        inner = zip(value._fields, value, strict=True)
     elif isinstance(value, (list, tuple)):
         inner = ((f"{name}.{index}" if name else "", item) for index, item in enumerate(value))
         for path, item in inner:

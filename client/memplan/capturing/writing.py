@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from memplan.capturing.batches import Batch, data_type
+from memplan.capturing.lives import Life, life_of
 from memplan.capturing.sizes import Sizes
 from memplan.errors import CaptureError
 from memplan.types import (
@@ -26,7 +28,7 @@ from memplan.types import (
     GraphTensorKind,
 )
 
-__all__ = ["Held", "Written", "write"]
+__all__ = ["Held", "UnreadableSizeError", "Written", "holdings", "write"]
 
 _MEMORY_FORMATS = {
     torch.contiguous_format: "contiguous_format",
@@ -45,6 +47,10 @@ _NO_MEMORY = (
 )
 """Checks that take no memory and give nothing."""
 _PREFIX = "module."
+
+
+class UnreadableSizeError(Exception):
+    """A size is no function of the batch size, or the batch size was not left open."""
 
 
 @dataclass
@@ -68,14 +74,12 @@ class Written:
     contexts: dict[GraphContext, int] = field(default_factory=dict)
     results: list[int] = field(default_factory=list)
     """Values that the program returns."""
-    is_static: bool = False
-    """Whether it holds for one batch size only."""
 
 
-def write(program: ExportedProgram, batch: Batch, held: Held) -> Written:
+def write(program: ExportedProgram, batch: Batch, held: Held, *, dynamic: bool) -> Written:
     """The nodes of the program. Tensors that it lifted are added to `held`.
 
-    Raises `CaptureError`.
+    Raises `CaptureError`, and for a `dynamic` program `UnreadableSizeError`.
     """
     placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
     signature = program.graph_signature.input_specs
@@ -87,7 +91,7 @@ def write(program: ExportedProgram, batch: Batch, held: Held) -> Written:
     for node, spec in zip(placeholders, signature, strict=True):
         if spec.kind is InputKind.USER_INPUT:
             bindings[node] = _Value(first_input + inputs)
-            _note_symbols(node.meta["val"], batch.tensors[inputs].shape, symbols)
+            _note_symbols(node.meta["val"], batch.tensors[inputs].shape, symbols, dynamic)
             inputs += 1
         else:
             bindings[node] = _Value(held.by_name[_stripped(spec.target)])
@@ -95,6 +99,7 @@ def write(program: ExportedProgram, batch: Batch, held: Held) -> Written:
     written = writer.written
     outputs = writer.run(program.graph_module, bindings, GraphContext())
     written.results = [value.number for value in outputs if isinstance(value, _Value)]
+    writer.release()
     return written
 
 
@@ -130,9 +135,14 @@ def _hold_constants(placeholders: Sequence[fx.Node], signature: Any, held: Held)
 
 
 def _note_symbols(
-    value: torch.Tensor, shape: Sequence[tuple[int, int]], symbols: dict[Any, int]
+    value: torch.Tensor,
+    shape: Sequence[tuple[int, int]],
+    symbols: dict[Any, int],
+    dynamic: bool,
 ) -> None:
     for size, (_, per_sample) in zip(value.shape, shape, strict=True):
+        if dynamic and per_sample and not isinstance(size, torch.SymInt):
+            raise UnreadableSizeError
         if isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
             symbols.setdefault(size.node.expr, per_sample)
 
@@ -143,6 +153,20 @@ class _Writer:
         self._held = held
         self._sizes = sizes
         self._next = first
+        self._born: list[int] = []
+        self._lives: dict[int, Life] = {}
+
+    def release(self) -> None:
+        """Write down where values are let go of, where that is not after their last use."""
+        nodes = self.written.nodes
+        last = {v: i for i, node in enumerate(nodes) for v in _used(node)}
+        ends: dict[int, list[int]] = {}
+        for value, life in self._lives.items():
+            end = len(nodes) if life.ends is None else bisect.bisect_right(self._born, life.ends)
+            if value in last and end - 1 > last[value] and value not in self.written.results:
+                ends.setdefault(end - 1, []).append(value)
+        for index, values in ends.items():
+            nodes[index] = replace(nodes[index], releases=tuple(values))
 
     def run(
         self, module: fx.GraphModule, bindings: dict[fx.Node, Any], context: GraphContext
@@ -177,7 +201,9 @@ class _Writer:
         target: Any = node.target
         if target is operator.getitem:
             outer, index = node.args
-            return bindings[outer][index]  # type: ignore[index]
+            found = bindings[outer][index]  # type: ignore[index]
+            self._note_life(node, found)
+            return found
         value = node.meta.get("val")
         if isinstance(value, (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)):
             return value
@@ -204,7 +230,7 @@ class _Writer:
             )
         elif name == "wrap_with_autocast":
             _, dtype, enabled, _, inner, *rest = args
-            known = {} if dtype is None or not enabled else {"autocast_dtype": _dtype(dtype)}
+            known = {} if dtype is None or not enabled else {"autocast_dtype": _dtype(dtype)}  # type: ignore[arg-type]
             within = GraphContext(no_grad=context.no_grad, autocast=bool(enabled), **known)
         else:
             raise self._refused(node, f"{name} has code of its own, which is not captured")
@@ -235,8 +261,18 @@ class _Writer:
                 result_count=count,
             )
         )
+        life = life_of(node)
+        born = self._born[-1] if self._born else 0
+        self._born.append(max(born, born if life is None else life.born))
         first, self._next = self._next, self._next + max(count, 1)
-        return [_Value(first + i) for i in range(count)] if count else _Value(first)
+        found = [_Value(first + i) for i in range(count)] if count else _Value(first)
+        self._note_life(node, found)
+        return found
+
+    def _note_life(self, node: fx.Node, value: Any) -> None:
+        life = life_of(node)
+        if life is not None and isinstance(value, _Value):
+            self._lives[value.number] = life
 
     def _module(self, node: fx.Node) -> int:
         stack = node.meta.get("nn_module_stack") or {}
@@ -292,7 +328,7 @@ class _Writer:
         if isinstance(value, (bool, torch.SymBool)):
             return {"truth": bool(value)}
         if isinstance(value, (int, torch.SymInt)):
-            return self._whole(node, value, parameter)
+            return self._whole(value)
         if isinstance(value, (float, torch.SymFloat)):
             return {"number": _number(value)}
         if isinstance(value, str):
@@ -303,14 +339,12 @@ class _Writer:
             return {"text": _MEMORY_FORMATS[value]}
         raise self._refused(node, f"a {type(value).__name__} is passed to {node.target}")
 
-    def _whole(self, node: fx.Node, value: Any, parameter: Any) -> dict[str, Any]:
+    def _whole(self, value: Any) -> dict[str, Any]:
         size = self._sizes.read(value)
         if isinstance(size, GraphSize):
             return {"size": size}
         if size is None:
-            raise self._refused(
-                node, f"a size is {value}, which is no simple function of the batch size"
-            )
+            raise UnreadableSizeError
         return {"integer": size}
 
     def _refused(self, node: fx.Node, why: str) -> CaptureError:
@@ -326,6 +360,16 @@ def _kind(parameter: Any) -> str:
 
 def _dtype(dtype: torch.dtype) -> Any:
     return data_type(dtype, "An element type in the module")
+
+
+def _used(node: GraphNode) -> Iterator[int]:
+    """The values that a node uses."""
+    for argument in node.arguments:
+        if argument.value is not None:
+            yield argument.value
+        for item in argument.list.items if argument.list is not None else ():
+            if item.value is not None:
+                yield item.value
 
 
 def _number(value: Any) -> float:
