@@ -18,6 +18,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from memplan.capturing.batches import Batch
 from memplan.capturing.lives import lives_noted
+from memplan.capturing.pretending import as_in_training
 from memplan.capturing.wrapping import Step
 from memplan.errors import CaptureError
 
@@ -65,7 +66,9 @@ def export(
         for sizes in (list(enumerate(t.shape)) for t in batch.tensors)
     )
     try:
-        with _quiet(), lives_noted():
+        with _quiet(), lives_noted(), contextlib.ExitStack() as stack:
+            if not strict:  # strictly, the code is read and not run: there is nothing to answer
+                stack.enter_context(as_in_training(step.returned.assume))
             return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=strict)
     except CaptureError:
         raise

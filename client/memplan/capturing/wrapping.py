@@ -29,6 +29,10 @@ class Returned:
     has_loss: bool = False
     assumptions: dict[str, None] = field(default_factory=dict)
 
+    def assume(self, sentence: str) -> None:
+        """State an assumption, once."""
+        self.assumptions[sentence] = None
+
 
 class Step(nn.Module):
     """forward(*tensors) -> [loss, *outputs], or the outputs alone."""
@@ -65,7 +69,7 @@ class Step(nn.Module):
         own = _own_loss(outputs)
         if own is not None:
             return own
-        returned.assumptions[SUMMED] = None
+        returned.assume(SUMMED)
         parts = [t.sum() for _, t in _tensors(outputs, "") if t.is_floating_point()]
         if not parts:
             raise CaptureError("The model returns no tensor to compute a loss from; give a loss.")

@@ -47,6 +47,8 @@ _NO_MEMORY = (
 )
 """Checks that take no memory and give nothing."""
 _PREFIX = "module."
+_TO_THE_END = 2**63 - 1
+"""The end of a slice that names none."""
 
 
 class UnreadableSizeError(Exception):
@@ -215,6 +217,10 @@ class _Writer:
             raise self._refused(node, f"{target} is no operator of PyTorch's own")
         if target._opname in _NO_MEMORY:
             return None
+        if _is_whole(node):
+            found = bindings[node.args[0]]  # type: ignore[index]
+            self._note_life(node, found)
+            return found
         return self._operator(node, target, bindings, context)
 
     def _region(self, node: fx.Node, bindings: Mapping[fx.Node, Any], context: GraphContext) -> Any:
@@ -271,7 +277,10 @@ class _Writer:
 
     def _note_life(self, node: fx.Node, value: Any) -> None:
         life = life_of(node)
-        if life is not None and isinstance(value, _Value):
+        if life is None or not isinstance(value, _Value):
+            return
+        known = self._lives.get(value.number)
+        if known is None or (known.ends is not None and (life.ends or known.ends) >= known.ends):
             self._lives[value.number] = life
 
     def _module(self, node: fx.Node) -> int:
@@ -360,6 +369,14 @@ def _kind(parameter: Any) -> str:
 
 def _dtype(dtype: torch.dtype) -> Any:
     return data_type(dtype, "An element type in the module")
+
+
+def _is_whole(node: fx.Node) -> bool:
+    """Whether it is a slice of everything, `x[:]`: unless traced, Python's indexing makes none."""
+    if node.target is not torch.ops.aten.slice.Tensor or node.kwargs:
+        return False
+    _, _, start, end, step = (*node.args, *(0, 0, None, None, 1)[len(node.args) :])
+    return start in (0, None) and (end is None or end == _TO_THE_END) and step == 1
 
 
 def _used(node: GraphNode) -> Iterator[int]:

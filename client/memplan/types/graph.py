@@ -45,7 +45,8 @@ class GraphTensorKind(StrEnum):
     BUFFER = "buffer"
     """A registered buffer."""
     CONSTANT = "constant"
-    """A tensor that the code of the model makes from numbers, or keeps as a plain attribute."""
+    """A tensor that the code of the model makes from numbers, or keeps as a plain attribute.
+    Without dimensions it is a number in host memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -121,7 +121,9 @@ def _hold(scope: Scope, tensor: GraphTensor, index: int) -> tuple[Scope, str]:
     data = torch.empty_strided(tensor.shape, strides, dtype=dtype)
     if data.untyped_storage().nbytes() > 2**50:
         raise InvalidJob(Violation(f"{FIELD}.tensors[{index}].shape", "is larger than a PiB."))
-    if _kind(tensor) is GraphTensorKind.PARAMETER:
+    if _kind(tensor) is GraphTensorKind.CONSTANT and not tensor.shape:
+        setattr(scope, tensor.name, data)  # a number: it stays in host memory
+    elif _kind(tensor) is GraphTensorKind.PARAMETER:
         scope.register_parameter(tensor.name, nn.Parameter(data, not tensor.frozen))
     else:
         with torch.no_grad():
