@@ -86,13 +86,11 @@ class _Capturing:
         """The graph for every batch size, else for that of the example."""
         try:
             written, held = self._exported(BATCH_SIZE, dynamic=True)
-        except (CaptureError, UnreadableSizeError) as error:
-            return self._without_symbols(name, error)
+        except (CaptureError, UnreadableSizeError):
+            return self._without_symbols(name)
         return _graph(name, self._batch, held, written, self._step.returned)
 
-    def _exported(
-        self, batch_size: int, *, dynamic: bool, strict: bool = False
-    ) -> tuple[Written, Held]:
+    def _exported(self, batch_size: int, *, dynamic: bool) -> tuple[Written, Held]:
         mode, held = new_mode(), copy.deepcopy(self._held)
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
@@ -102,28 +100,17 @@ class _Capturing:
         with random_state_kept(), swapped(self._step, fake):
             with mode:
                 tensors = self._batch.fakes(batch_size)
-            program = export(self._step, self._batch, tensors, dynamic=dynamic, strict=strict)
+            program = export(self._step, self._batch, tensors, dynamic=dynamic)
             return write(program, self._batch, held, dynamic=dynamic), held
 
-    def _without_symbols(self, name: str, why: Exception) -> Graph:
-        """From graphs at several batch sizes; else traced strictly; else at one batch size."""
-        try:
-            several = [self._exported(b, dynamic=False) for b in merging.BATCH_SIZES]
-        except CaptureError as error:
-            return self._strictly(name, error)
+    def _without_symbols(self, name: str) -> Graph:
+        """From graphs at several batch sizes; else at one batch size."""
+        several = [self._exported(b, dynamic=False) for b in merging.BATCH_SIZES]
         held, returned = several[0][1], self._step.returned
         together = merging.merged([written for written, _ in several])
         if together is not None:
             return _graph(name, self._batch, held, together, returned)
         return self._fixed(name)
-
-    def _strictly(self, name: str, error: CaptureError) -> Graph:
-        """By torch.export's other way, which reads the code instead of running it."""
-        try:
-            written, held = self._exported(BATCH_SIZE, dynamic=True, strict=True)
-        except (CaptureError, UnreadableSizeError):
-            raise error from error.__cause__
-        return _graph(name, self._batch, held, written, self._step.returned)
 
     def _fixed(self, name: str) -> Graph:
         fixed = self._batch.batch_size

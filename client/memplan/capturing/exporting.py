@@ -38,8 +38,17 @@ _REMEDIES = (
         "it names a device. Take the device of its input instead (`device=x.device`)",
     ),
     (
-        re.compile(r"NumPy|numpy", re.I),
-        "it leaves PyTorch for NumPy. Compute with tensors instead",
+        re.compile(r"on the same device|two devices"),
+        "it puts a tensor on a device of its own. Take that of its input (`device=x.device`)",
+    ),
+    (
+        re.compile(r"got FakeTensor|pack_padded_sequence"),
+        "it takes a size from the values of a tensor. Take sizes from shapes; instead of packed "
+        "sequences pass padded ones",
+    ),
+    (
+        re.compile(r"flex_attention"),
+        "flex_attention is compiled code. Use scaled_dot_product_attention",
     ),
 )
 
@@ -55,9 +64,10 @@ def export(
     tensors: Sequence[torch.Tensor],
     *,
     dynamic: bool,
-    strict: bool = False,
 ) -> ExportedProgram:
-    """The step's operators. `dynamic`: for every batch size. `strict`: see torch.export.
+    """The step's operators. `dynamic`: for every batch size.
+
+    Not strictly: the code is run, and everything is seen that it does in training.
 
     Raises `CaptureError`.
     """
@@ -66,12 +76,12 @@ def export(
         for sizes in (list(enumerate(t.shape)) for t in batch.tensors)
     )
     try:
-        with _quiet(), lives_noted(), contextlib.ExitStack() as stack:
-            if not strict:  # strictly, the code is read and not run: there is nothing to answer
-                stack.enter_context(as_in_training(step.returned.assume))
-            return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=strict)
-    except CaptureError:
-        raise
+        with _quiet(), lives_noted(), as_in_training(step.returned.assume):
+            return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=False)
+    except CaptureError as error:
+        if error.location:
+            raise
+        raise CaptureError(error.message, location=_location(error)) from error.__cause__
     except Exception as error:  # whatever the module's code and torch.export raise
         raise _explained(error) from error
 
@@ -92,13 +102,14 @@ def _quiet() -> Iterator[None]:
 
 def _explained(error: Exception) -> CaptureError:
     """What went wrong, the line where, and what to do about it."""
-    text = str(error).strip() or type(error).__name__
+    text, location = str(error).strip() or type(error).__name__, _location(error)
     line = next(filter(None, (part.strip() for part in text.splitlines())), "")
-    remedy = next((said for pattern, said in _REMEDIES if pattern.search(text)), "")
+    about = f"{text}\n{location}"
+    remedy = next((said for pattern, said in _REMEDIES if pattern.search(about)), "")
     said = f"The module cannot be captured: {line[:300].rstrip('.')}"
     if remedy:
         said = f"The module cannot be captured: {remedy} ({line[:300].rstrip('.')})"
-    return CaptureError(f"{said}.", location=_location(error))
+    return CaptureError(f"{said}.", location=location)
 
 
 def _location(error: BaseException) -> str:

@@ -14,12 +14,25 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils import checkpoint
 
-__all__ = ["CONDITIONS", "NUMBERS", "as_in_training"]
+from memplan.errors import CaptureError
+
+__all__ = ["CHECKPOINTS", "CONDITIONS", "FUNCTIONS", "NUMBERS", "as_in_training"]
 
 CONDITIONS = "conditions read from tensors (`mask.all()`, `bool(tensor)`) are true"
 NUMBERS = "numbers read from tensors (`tensor.item()`) are 1"
 
+FUNCTIONS = (
+    "custom autograd functions are captured as the operators of their forward: what they keep for "
+    "backward by themselves is not known"
+)
+CHECKPOINTS = (
+    "activation checkpointing is not modelled: activations are taken to be kept, so that the job "
+    "takes less than is said here"
+)
+
+_TO_NUMPY = ("numpy", "tolist", "__array__")
 _READERS: dict[str, Callable[[Any], Any]] = {
     "__bool__": bool,
     "__int__": int,
@@ -41,7 +54,44 @@ def as_in_training(assume: Callable[[str], None]) -> Iterator[None]:
         for name, kind in _READERS.items():
             original = getattr(torch.Tensor, name)
             stack.enter_context(_replaced(torch.Tensor, name, _reader(original, kind, assume)))
+        for name in _TO_NUMPY:
+            stack.enter_context(_replaced(torch.Tensor, name, _to_numpy))
+        stack.enter_context(_without_functions_of_its_own(assume))
         yield
+
+
+@contextlib.contextmanager
+def _without_functions_of_its_own(assume: Callable[[str], None]) -> Iterator[None]:
+    """Note the uses of custom autograd functions, and of activation checkpointing, which is one."""
+    original: Any = torch.autograd.Function.apply
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        assume(FUNCTIONS)
+        return original.__func__(cls, *args, **kwargs)
+
+    class Kept:
+        @staticmethod
+        def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+            assume(CHECKPOINTS)
+            return function(*args)
+
+    def kept(*args: Any, **kwargs: Any) -> Iterator[None]:
+        assume(CHECKPOINTS)
+        yield
+
+    with (
+        _replaced(torch.autograd.Function, "apply", classmethod(apply)),
+        _replaced(checkpoint, "CheckpointFunction", Kept),
+        _replaced(checkpoint, "_checkpoint_without_reentrant_generator", kept),
+    ):
+        yield
+
+
+def _to_numpy(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    raise CaptureError(
+        "The module cannot be captured: it leaves PyTorch for NumPy or Python. Compute with "
+        "tensors instead."
+    )
 
 
 def _never(*args: object) -> bool:
@@ -71,13 +121,13 @@ def _replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
     if holder is None or not hasattr(holder, name):
         yield
         return
-    own = name in vars(holder)
-    original = getattr(holder, name)
+    inherited = object()
+    original = vars(holder).get(name, inherited)
     setattr(holder, name, value)
     try:
         yield
     finally:
-        if own:
-            setattr(holder, name, original)
-        else:
+        if original is inherited:
             delattr(holder, name)
+        else:
+            setattr(holder, name, original)

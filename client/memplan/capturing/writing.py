@@ -47,6 +47,7 @@ _NO_MEMORY = (
 )
 """Checks that take no memory and give nothing."""
 _PREFIX = "module."
+_LARGEST_BATCH = 2**24
 _TO_THE_END = 2**63 - 1
 """The end of a slice that names none."""
 
@@ -97,10 +98,13 @@ def write(program: ExportedProgram, batch: Batch, held: Held, *, dynamic: bool) 
             inputs += 1
         else:
             bindings[node] = _Value(held.by_name[_stripped(spec.target)])
+    _check_ranges(program, symbols)
     writer = _Writer(held, Sizes(symbols), first_input + inputs)
     written = writer.written
     outputs = writer.run(program.graph_module, bindings, GraphContext())
-    written.results = [value.number for value in outputs if isinstance(value, _Value)]
+    if not all(isinstance(value, _Value) for value in outputs):
+        raise CaptureError("The module returns a tensor that PyTorch did not compute.")
+    written.results = [value.number for value in outputs]
     writer.release()
     return written
 
@@ -143,10 +147,20 @@ def _note_symbols(
     dynamic: bool,
 ) -> None:
     for size, (_, per_sample) in zip(value.shape, shape, strict=True):
-        if dynamic and per_sample and not isinstance(size, torch.SymInt):
+        expression = size.node.expr if isinstance(size, torch.SymInt) else None
+        if dynamic and per_sample and (expression is None or not expression.free_symbols):
             raise UnreadableSizeError
-        if isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
-            symbols.setdefault(size.node.expr, per_sample)
+        if expression is not None and expression.is_symbol:
+            symbols.setdefault(expression, per_sample)
+
+
+def _check_ranges(program: ExportedProgram, symbols: Mapping[Any, int]) -> None:
+    """The program must hold for large and small batches: code may ask how large they are."""
+    for symbol, allowed in program.range_constraints.items():
+        per_sample = symbols.get(symbol, 1)
+        smallest, largest = 2 * per_sample, _LARGEST_BATCH * per_sample
+        if allowed.lower > smallest or allowed.upper < largest:
+            raise UnreadableSizeError
 
 
 class _Writer:
@@ -375,8 +389,9 @@ def _is_whole(node: fx.Node) -> bool:
     """Whether it is a slice of everything, `x[:]`: unless traced, Python's indexing makes none."""
     if node.target is not torch.ops.aten.slice.Tensor or node.kwargs:
         return False
-    _, _, start, end, step = (*node.args, *(0, 0, None, None, 1)[len(node.args) :])
-    return start in (0, None) and (end is None or end == _TO_THE_END) and step == 1
+    given: list[Any] = list(node.args)
+    start, end, step = [*given, *(None, 0, None, None, 1)[len(given) :]][2:]
+    return start in (0, None) and end in (None, _TO_THE_END) and step == 1
 
 
 def _used(node: GraphNode) -> Iterator[int]:

@@ -14,14 +14,21 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+)
 
 from memplan.types import GraphContext, GraphInput
-from memplan_server.errors import InvalidJob, Violation
+from memplan_server.errors import InvalidJob, MemplanError, Violation
 from memplan_server.models.construction import first_line
 from memplan_server.models.graph_arguments import Bound, torch_dtype
 from memplan_server.models.graph_sizes import batch_size_of
 
 __all__ = ["GraphModel", "Instruction", "Scope"]
+
+
+_NEEDS_DATA = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +70,9 @@ class _State:
         positional, named = instruction.bound.resolve(self)
         try:
             result = instruction.operator(*positional, **named)
-        except (TypeError, ValueError, RuntimeError, IndexError, NotImplementedError) as error:
+        except (MemplanError, MemoryError):
+            raise
+        except Exception as error:  # whatever PyTorch raises for arguments that do not go together
             raise _failed(instruction, error) from error
         del positional, named
         self._keep(instruction, result)
@@ -146,8 +155,8 @@ def _surroundings(context: GraphContext | None, device_type: str) -> Iterator[No
 
 
 def _failed(instruction: Instruction, error: Exception) -> Exception:
-    """What an operator raised, with the node's place; data-dependent errors stay as they are."""
-    if type(error).__module__.startswith("torch._subclasses"):
-        return error
+    """What an operator raised, with the node's place."""
     said = f"{instruction.name} cannot be executed: {first_line(error)}"
+    if isinstance(error, _NEEDS_DATA):
+        said = f"{instruction.name} needs the values of data, which there are none of here."
     return InvalidJob(Violation(instruction.at, said))
