@@ -135,7 +135,7 @@ def _fill(
         if parameter.name in named:
             continue
         if kind == "Device":
-            named[parameter.name] = lambda frame: frame.device
+            named[parameter.name] = _device
         elif not parameter.has_default_value():
             raise _wrong(at, f"lack {parameter.name}.")
 
@@ -146,7 +146,7 @@ def _resolver(parameter: Any, argument: GraphArgument, at: str) -> Resolver:
     if kind not in _TAKES:
         if given:
             raise _wrong(at, f"{parameter.name} is not for a graph to give.")
-        return _constant(None)
+        return _device if kind == "Device" else _constant(None)
     if not given and (optional or parameter.has_default_value()):
         return _constant(None) if optional else _constant(parameter.default_value)
     if not several:
@@ -193,6 +193,10 @@ def _one(kind: str, given: str, argument: GraphArgument, parameter: Any, at: str
             raise _wrong(at, f"must be one of {', '.join(_MEMORY_FORMATS)}.")
         return _constant(_MEMORY_FORMATS[argument.text])
     return _constant(getattr(argument, given))
+
+
+def _device(frame: Frame) -> torch.device:
+    return frame.device
 
 
 def _constant(value: Any) -> Resolver:

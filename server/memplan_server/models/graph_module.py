@@ -136,8 +136,15 @@ class GraphModel(Scope):
         else:
             found = tuple(values[value] for value in outputs)
         if self._loss is not None:
-            return {"loss": values[self._loss], "outputs": found}
+            return {"loss": _single(values[self._loss]), "outputs": found}
         return found[0] if isinstance(found, tuple) and len(found) == 1 else found
+
+
+def _single(loss: Any) -> torch.Tensor:
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        said = "must be a tensor with one element."
+        raise InvalidJob(Violation("job.model.graph.loss", said))
+    return loss
 
 
 @contextlib.contextmanager
