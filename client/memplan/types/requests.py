@@ -157,6 +157,12 @@ class PlanJobResponse:
     profile: MeasuredProfile | None = None
     """What was measured for the first GPU: within measurement_budget, or earlier."""
 
+    def _repr_html_(self) -> str:
+        """How notebooks show it."""
+        from memplan.notebook import plan_html
+
+        return plan_html(self)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListGpuTypesRequest:
