@@ -56,6 +56,7 @@ def as_in_training(assume: Callable[[str], None]) -> Iterator[None]:
             stack.enter_context(_replaced(torch.Tensor, name, _reader(original, kind, assume)))
         for name in _TO_NUMPY:
             stack.enter_context(_replaced(torch.Tensor, name, _to_numpy))
+            stack.enter_context(_replaced(FakeTensor, name, _to_numpy))
         stack.enter_context(_without_functions_of_its_own(assume))
         yield
 
