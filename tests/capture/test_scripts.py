@@ -243,6 +243,9 @@ def test_script(script: Callable[[], TrainingJob]) -> None:
 
 
 def test_tied_weights_count_once() -> None:
+    graph = gpt().model.graph
+    assert graph is not None
+    assert [t.tied_names for t in graph.tensors if t.tied_names] == [("head.weight",)]
     assert traced(gpt()).parameter_count == sum(p.numel() for p in GPT().parameters())
 
 

@@ -13,11 +13,12 @@ from torch import nn
 from memplan.capturing import merging
 from memplan.capturing.batches import Batch, BatchDim
 from memplan.capturing.exporting import export, new_mode
+from memplan.capturing.holdings import Held, holdings
 from memplan.capturing.optimizers import groups_of
 from memplan.capturing.sizes import BATCH_SIZE
 from memplan.capturing.swapping import random_state_kept, swapped
 from memplan.capturing.wrapping import LossFunction, Returned, Step
-from memplan.capturing.writing import Held, UnreadableSizeError, Written, holdings, write
+from memplan.capturing.writing import UnreadableSizeError, Written, write
 from memplan.errors import CaptureError
 from memplan.types import Graph, GraphOutput, Loss
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from memplan.capturing.batches import Batch, data_type
+from memplan.capturing.holdings import Held
 from memplan.capturing.lives import Life, life_of
 from memplan.capturing.sizes import Sizes
 from memplan.errors import CaptureError
@@ -21,14 +22,13 @@ from memplan.types import (
     GraphArgument,
     GraphArgumentList,
     GraphContext,
-    GraphModule,
     GraphNode,
     GraphSize,
     GraphTensor,
     GraphTensorKind,
 )
 
-__all__ = ["Held", "UnreadableSizeError", "Written", "holdings", "write"]
+__all__ = ["UnreadableSizeError", "Written", "write"]
 
 _MEMORY_FORMATS = {
     torch.contiguous_format: "contiguous_format",
@@ -54,18 +54,6 @@ _TO_THE_END = 2**63 - 1
 
 class UnreadableSizeError(Exception):
     """A size is no function of the batch size, or the batch size was not left open."""
-
-
-@dataclass
-class Held:
-    """The tensors that the module holds, and where."""
-
-    modules: list[GraphModule]
-    tensors: list[GraphTensor]
-    by_name: dict[str, int]
-    """Number of each tensor by every name that it has in the module."""
-    module_index: dict[str, int]
-    """Index of each module by every path that it has."""
 
 
 @dataclass
@@ -410,47 +398,3 @@ def _number(value: Any) -> float:
         return float(value)
     except Exception:  # what a symbolic number raises
         return 1.0
-
-
-def holdings(module: nn.Module, groups: Mapping[int, int]) -> Held:
-    """The tensors that the module holds, each once. `groups`: optimizer group by tensor id."""
-    held = Held([], [], {}, {})
-    numbers: dict[int, int] = {}
-    first_path: dict[int, str] = {}
-    names: list[list[str]] = []
-    for path, inner in module.named_modules(remove_duplicate=False):
-        if id(inner) in first_path:
-            held.module_index[path] = held.module_index[first_path[id(inner)]]
-        else:
-            first_path[id(inner)] = path
-            held.module_index[path] = len(held.modules)
-            held.modules.append(GraphModule(path=path, type=type(inner).__name__))
-        for name, tensor in (*inner._parameters.items(), *inner._buffers.items()):
-            if tensor is None:
-                continue
-            full = f"{path}.{name}" if path else name
-            if id(tensor) not in numbers:
-                numbers[id(tensor)] = len(held.tensors)
-                held.tensors.append(_described(tensor, held.module_index[path], name, groups))
-                names.append([])
-            else:
-                names[numbers[id(tensor)]].append(full)
-            held.by_name[full] = numbers[id(tensor)]
-    return held
-
-
-def _described(
-    tensor: torch.Tensor, module: int, name: str, groups: Mapping[int, int]
-) -> GraphTensor:
-    is_parameter = isinstance(tensor, nn.Parameter)
-    contiguous = tensor.is_contiguous()
-    return GraphTensor(
-        kind=GraphTensorKind.PARAMETER if is_parameter else GraphTensorKind.BUFFER,
-        module=module,
-        name=name,
-        shape=tuple(tensor.shape),
-        strides=() if contiguous else tuple(tensor.stride()),
-        dtype=data_type(tensor.dtype, name),
-        frozen=is_parameter and not tensor.requires_grad,
-        optimizer_group=groups.get(id(tensor), 0),
-    )
