@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tracing import traced
 import memplan
 from memplan.capturing.pretending import CHECKPOINTS, CONDITIONS, FUNCTIONS
 from memplan.capturing.wrapping import SUMMED
+from memplan_server.validation import violations_of
 
 STATED = {
     "a custom autograd function": FUNCTIONS,
@@ -134,3 +136,14 @@ def test_html_is_escaped() -> None:
     shown = memplan.PlanJobResponse(estimate=estimate)._repr_html_()
     assert "&lt;script&gt;" in shown
     assert "<script>" not in shown
+
+
+def test_a_graph_of_one_batch_size_is_not_searched() -> None:
+    name = "a loop over samples"
+    job = captured(MODULES[name], example(name))
+    assert job.micro_batch_size == 8
+    (violation,) = violations_of(memplan.PlanJobRequest(job=job))
+    assert "EstimateMemory" in violation.description
+    other = replace(job, micro_batch_size=9)
+    (violation,) = violations_of(memplan.EstimateMemoryRequest(job=other))
+    assert "micro_batch_size 8" in violation.description

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memplan.types import PlanJobRequest, TrainingJob
+from memplan.types import EstimateMemoryRequest, TrainingJob
 from memplan.wire import from_proto, to_proto
 from memplan_server.allocator import replay
 from memplan_server.jobs import normalize
@@ -15,7 +15,7 @@ AMPERE = (8, 0)
 
 def traced(job: TrainingJob) -> Timeline:
     """The timeline of a job that was sent and checked."""
-    message = to_proto(PlanJobRequest(job=job))
+    message = to_proto(EstimateMemoryRequest(job=job))
     sent = from_proto(type(message).FromString(message.SerializeToString()))
     assert sent.job == job
     check(sent)

@@ -104,6 +104,8 @@ def _tensor(tensor: GraphTensor, at: str) -> Violations:
     if not tensor.name or "." in tensor.name:
         yield Violation(f"{at}.name", "must be a name without a dot.")
     yield from text(f"{at}.name", tensor.name, longest=LONGEST_NAME)
+    for index, name in enumerate(tensor.tied_names):
+        yield from text(f"{at}.tied_names[{index}]", name, longest=LONGEST_PATH)
     yield from _sizes(f"{at}.shape", tensor.shape)
     yield from _sizes(f"{at}.strides", tensor.strides)
     if tensor.strides and len(tensor.strides) != len(tensor.shape):
