@@ -40,7 +40,11 @@ def _data(cls: type[Any], level: int) -> st.SearchStrategy[dict[str, Any]]:
     parts: list[st.SearchStrategy[dict[str, Any]]] = [st.fixed_dictionaries({}, optional=plain)]
     for names in schema.oneofs:
         options = [schema.by_name[name] for name in names]
-        fit = [f for f in options if level < _MAX_LEVELS or f.type.__name__ != "Residual"]
+        fit = [
+            f
+            for f in options
+            if level < _MAX_LEVELS or f.type.__name__ not in ("Residual", "GraphArgumentList")
+        ]
         choices = [st.fixed_dictionaries({f.name: _element(f, level)}) for f in fit]
         parts.append(st.one_of(st.just({}), *choices))
     return st.tuples(*parts).map(

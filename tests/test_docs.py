@@ -121,7 +121,7 @@ def field_names(cls: type, seen: frozenset[type] = frozenset()) -> Iterator[str]
     """Names of the fields of a message and of those within it, and the words of its enums."""
     if issubclass(cls, StrEnum):
         yield from (str(member) for member in cls if member.name != "UNSPECIFIED")
-    elif is_dataclass(cls) and cls not in seen:
+    elif is_dataclass(cls) and cls not in seen and cls is not memplan.Graph:  # nobody writes one
         for name, hint in get_type_hints(cls).items():
             yield name
             for part in (hint, *get_args(hint)):

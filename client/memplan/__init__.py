@@ -12,7 +12,8 @@
         plan = client.plan_job(job, ["nvidia-t4", "nvidia-a100-40gb"])
 
 The types are those of the contract (`memplan.types`); the exceptions are in `memplan.errors`. gRPC
-is imported with the first use of `Client`.
+is imported with the first use of `Client`, torch with that of `capture`, `capture_job` and
+`describe_optimizer`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from memplan.errors import *  # noqa: F403
 from memplan.types import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from memplan.capturing import capture, capture_job, describe_optimizer
     from memplan.client import Client
 
-__all__ = ["Client", "errors", "types"]
+__all__ = ["Client", "capture", "capture_job", "describe_optimizer", "errors", "types"]
 __all__ += errors.__all__
 __all__ += types.__all__
 
@@ -36,4 +38,8 @@ def __getattr__(name: str) -> Any:
         from memplan.client import Client
 
         return Client
+    if name in ("capture", "capture_job", "describe_optimizer"):
+        from memplan import capturing
+
+        return getattr(capturing, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

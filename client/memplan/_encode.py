@@ -94,7 +94,8 @@ def _value_filler(field: Field) -> _Filler:
             setattr(message, name, value)
 
     def fill_enum(message: Any, value: Any, depth: int) -> None:
-        setattr(message, name, field.enum_numbers[value])
+        if value is not None or not optional:
+            setattr(message, name, field.enum_numbers[value])
 
     def fill_duration(message: Any, value: Any, depth: int) -> None:
         if value is not None or not optional:

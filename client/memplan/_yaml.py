@@ -59,6 +59,12 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Line breaks of Unicode in quotes that escape them: in others they are read as spaces."""
+    style = '"' if any(c in text for c in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar(f"{_TAG}str", text, style=style)
+
+
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = node.value.lower()
     try:
@@ -86,6 +92,7 @@ for _name, _pattern, _first in _CORE:
             (_TAG + _name, _matcher)
         )
     _Dumper.add_implicit_resolver(_TAG + _name, _matcher, [c.strip("\0") for c in _first])
+_Dumper.add_representer(str, _represent_text)
 _Loader.add_constructor(f"{_TAG}int", _construct_int)
 _Loader.add_constructor(f"{_TAG}float", _construct_float)
 

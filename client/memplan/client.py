@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -48,6 +48,10 @@ from memplan.types import (
     TrainingJob,
 )
 from memplan.v1 import planner_pb2_grpc
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 __all__ = ["DEFAULT_TARGET", "Client"]
 
@@ -230,6 +234,38 @@ class Client:
             "PlanJob", request, self._measuring(timeout, measurement_budget or timedelta())
         )
         return plan
+
+    def plan_module(
+        self,
+        module: nn.Module,
+        inputs: Any,
+        optimizer: torch.optim.Optimizer,
+        gpus: Iterable[GpuTarget | str] = (),
+        *,
+        global_batch_size: int = 0,
+        data_parallel_size: int = 0,
+        headroom_fraction: float | None = None,
+        confidence: float = 0.0,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> PlanJobResponse:
+        """`plan_job` of a module of your own, captured by `memplan.capture_job(..., **options)`.
+
+        plan = client.plan_module(model, x, optimizer, ["nvidia-t4"], loss=loss_fn, targets=y)
+
+        Neither code nor weights are sent. Raises CaptureError besides.
+        """
+        from memplan.capturing import capture_job  # imports torch
+
+        return self.plan_job(
+            capture_job(module, inputs, optimizer, **options),
+            gpus,
+            global_batch_size=global_batch_size,
+            data_parallel_size=data_parallel_size,
+            headroom_fraction=headroom_fraction,
+            confidence=confidence,
+            timeout=timeout,
+        )
 
     def profile_memory(
         self,

@@ -3,6 +3,7 @@
     MemplanError
     ├── InvalidRequestError       the request breaks a rule; `violations` has every place
     │   └── JobFileError          a job file cannot be read or has mistakes
+    ├── CaptureError              a module cannot be captured; `location` has the line of its code
     ├── UnknownNameError          no such model, GPU type or profile; `nearest` has names like it
     ├── LimitExceededError        too much at once (`retry_after` says when to retry), or too large
     ├── DeadlineExceededError     not done in the time given
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 __all__ = [
     "AccessDeniedError",
     "CancelledError",
+    "CaptureError",
     "DeadlineExceededError",
     "InvalidRequestError",
     "JobFileError",
@@ -73,6 +75,15 @@ class InvalidRequestError(MemplanError, ValueError):
 
 class JobFileError(InvalidRequestError):
     """A job file cannot be read or has mistakes."""
+
+
+class CaptureError(MemplanError, ValueError):
+    """A module, its inputs or its optimizer cannot be described as data."""
+
+    def __init__(self, message: str, *, location: str = "") -> None:
+        super().__init__(f"{location}: {message}" if location else message)
+        self.location = location
+        """File, line and module of the code that it is about; empty where there is none."""
 
 
 class UnknownNameError(MemplanError, LookupError):

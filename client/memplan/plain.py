@@ -53,11 +53,16 @@ def to_dict(value: object, *, defaults: bool = True, compact: Compact | None = N
     data = {}
     for field in schema_of(type(value)).fields:
         item = getattr(value, field.name)
-        if item is None or (field.kind is Kind.ENUM and not field.enum_numbers.get(item, 1)):
+        if item is None or (_is_word(field) and not field.enum_numbers.get(item, 1)):
             continue
         if defaults or field.optional or item != field.default():
             data[field.name] = _field_to_plain(item, field, defaults, compact)
     return data if compact is None else compact(type(value), data)
+
+
+def _is_word(field: Field) -> bool:
+    """Whether it is an enum whose absence is a member: UNSPECIFIED."""
+    return field.kind is Kind.ENUM and not (field.optional or field.repeated)
 
 
 def _field_to_plain(item: Any, field: Field, defaults: bool, compact: Compact | None) -> Any:

@@ -130,6 +130,8 @@ def _filled(value: T, **defaults: Any) -> T:
 def _model(model: Model) -> Model:
     if model.catalog is not None:
         return Model(catalog=_catalog_model(model.catalog))
+    if model.graph is not None:
+        return Model(graph=model.graph)
     assert model.layer_stack is not None
     return Model(layer_stack=LayerStack(layers=_layers(model.layer_stack.layers)))
 
@@ -150,11 +152,12 @@ def _whole(value: Any) -> Any:
 def _optimizer(optimizer: Optimizer) -> Optimizer:
     typed = _filled(optimizer, type=OptimizerType.SGD)
     how = OptimizerImplementation
-    return _filled(
-        typed,
-        implementation=how.SINGLE if typed.type in SINGLE_BY_DEFAULT else how.FOREACH,
-        weight_decay=0.01 if typed.type is OptimizerType.ADAMW else 0.0,
-    )
+    defaults = {
+        "implementation": how.SINGLE if typed.type in SINGLE_BY_DEFAULT else how.FOREACH,
+        "weight_decay": 0.01 if typed.type is OptimizerType.ADAMW else 0.0,
+    }
+    groups = tuple(_filled(group, **defaults) for group in typed.groups)
+    return replace(_filled(typed, **defaults), groups=groups)
 
 
 def _loop(loop: TrainingLoop) -> TrainingLoop:

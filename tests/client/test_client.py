@@ -395,10 +395,11 @@ class TestSettings:
 
 class TestPackage:
     def test_public_names_are_frozen(self) -> None:
-        own = {"Client", "errors", "types"}
+        own = {"Client", "capture", "capture_job", "describe_optimizer", "errors", "types"}
         exceptions = {
             "AccessDeniedError",
             "CancelledError",
+            "CaptureError",
             "DeadlineExceededError",
             "InvalidRequestError",
             "JobFileError",
@@ -425,6 +426,7 @@ class TestPackage:
             "recommend_batch_size",
             "plan_accumulation",
             "plan_job",
+            "plan_module",
             "profile_memory",
             "get_profile",
             "list_profiles",

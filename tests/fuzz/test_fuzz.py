@@ -21,6 +21,8 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from hostile import chosen, convnet, messages, mlp, named, spoilt
+from hostile_graphs import GOOD as GOOD_GRAPHS
+from hostile_graphs import chosen_graphs, perceptron
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -53,7 +55,12 @@ ANSWERS = {
     "not a model": {CODE.NOT_FOUND},
     "negative layers": {CODE.OK, CODE.INVALID_ARGUMENT},
     "2,000 layers": {CODE.OK, CODE.DEADLINE_EXCEEDED},
-} | {name: {CODE.OK} for name in GOOD}
+    "2^40 pieces": {CODE.RESOURCE_EXHAUSTED},
+    "2^40 slices": {CODE.RESOURCE_EXHAUSTED},
+    "2^40 chunks": {CODE.RESOURCE_EXHAUSTED},
+    "strides beyond the storage": {CODE.RESOURCE_EXHAUSTED},
+    "graph: an input of 2^40 a sample": {CODE.RESOURCE_EXHAUSTED},
+} | {name: {CODE.OK} for name in (*GOOD, *GOOD_GRAPHS)}
 """Statuses of chosen requests other than INVALID_ARGUMENT."""
 ANY_MESSAGE, SPOILT, RANDOM = 80, 60, 80
 LIMIT_S = 15.0
@@ -122,7 +129,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     server.stop()
 
 
-CHOSEN = chosen()
+CHOSEN = chosen() | chosen_graphs()
 
 
 @pytest.mark.parametrize("name", CHOSEN)
@@ -159,7 +166,7 @@ def test_any_message_of_the_contract(target: Target, request: tuple[str, Message
 
 
 @settings(FUZZ, max_examples=SPOILT)
-@given(request=st.sampled_from([mlp(), convnet()]).flatmap(spoilt))
+@given(request=st.sampled_from([mlp(), convnet(), perceptron()]).flatmap(spoilt))
 def test_good_jobs_with_something_wrong(target: Target, request: Message) -> None:
     assert target.send(request.SerializeToString()) in PRECISE
 

@@ -99,6 +99,10 @@ def plan(**options: Any) -> int:
     memplan plan torchvision/resnet50 --input 3x224x224 --batch-size 64 \\
         --optimizer adam --gpu nvidia-t4 --global-batch-size 1024
     memplan plan -f job.yaml --format json
+    memplan plan train.py:make_model --input 3x224x224 --gpu nvidia-t4
+
+    A function of a file of yours makes a torch.nn.Module; it is executed here, and neither code nor
+    weights are sent.
 
     Without --gpu it is about every GPU type of the catalog. The estimate, the measurement and the
     accumulation plan are for the first one.

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from memplan.errors import InvalidRequestError, MemplanError, UnavailableError, UnknownNameError
+from memplan.errors import (
+    CaptureError,
+    InvalidRequestError,
+    MemplanError,
+    UnavailableError,
+    UnknownNameError,
+)
 from memplan.types import BatchSizeRecommendation, Placement, Verdict
 
 __all__ = [
@@ -55,6 +61,6 @@ def for_batch_sizes(batch_sizes: Iterable[BatchSizeRecommendation]) -> int:
 
 def for_error(error: MemplanError) -> int:
     """The code for a call that failed."""
-    if isinstance(error, InvalidRequestError | UnknownNameError):
+    if isinstance(error, InvalidRequestError | UnknownNameError | CaptureError):
         return BAD_REQUEST
     return UNREACHABLE if isinstance(error, UnavailableError) else FAILURE

@@ -47,7 +47,7 @@ def job_title(job: TrainingJob) -> RenderableType:
     """The job in a line: `torchvision/resnet50, batch 64, adam, fp32`."""
     catalog = job.model.catalog
     parts = [
-        catalog.name if catalog else "layer stack",
+        catalog.name if catalog else job.model.graph.name if job.model.graph else "layer stack",
         f"batch {job.micro_batch_size}" if job.micro_batch_size else "",
         job.optimizer.type.value if job.optimizer.type.name != "UNSPECIFIED" else "sgd",
         job.precision.value if job.precision.name != "UNSPECIFIED" else "fp32",

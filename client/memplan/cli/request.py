@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from memplan import jobfile
+from memplan.cli import factory
 from memplan.types import CatalogModel, Model, Optimizer, PlanJobRequest
 
 __all__ = ["Given", "assemble"]
@@ -105,7 +106,8 @@ def _innermost(path: str, known: Mapping[str, str]) -> str:
 def assemble(options: Mapping[str, Any]) -> Given:
     """The request that the options describe, over the job file where one is named.
 
-    Raises JobFileError for the file and click.UsageError when no model is named.
+    Raises JobFileError for the file, CaptureError for a model of the user's own file and
+    click.UsageError when no model is named.
     """
     path = options.get("file")
     request = _read(path) if path else PlanJobRequest()
@@ -116,6 +118,9 @@ def assemble(options: Mapping[str, Any]) -> Given:
             continue
         flags[at] = _flag(option)
         request = _apply(request, option, at, value)
+    model = options.get("model")
+    if model is not None and factory.is_factory(model):
+        request = replace(request, job=factory.captured(model, request.job))
     if request.job.model == Model():
         raise click.UsageError(
             "No model. Name one (`memplan models` lists them) or give a job file with -f."
@@ -130,7 +135,9 @@ def _read(path: str) -> PlanJobRequest:
 
 
 def _apply(request: PlanJobRequest, option: str, path: str, value: Any) -> PlanJobRequest:
-    if option == "model":
+    if option == "model" and factory.is_factory(value):
+        value = Model()  # it is made when its inputs are known
+    elif option == "model":
         value = Model(catalog=CatalogModel(name=value))
     elif option == "optimizer":  # another class: the options of the file's are not meant for it
         path, value = "job.optimizer", Optimizer(type=value)

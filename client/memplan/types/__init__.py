@@ -4,6 +4,7 @@ Standard library only. Absent messages decode to their defaults; `None` marks a 
 means something. Enum values are the words used in YAML, JSON and on the command line.
 """
 
+from memplan.types.dtypes import DataType
 from memplan.types.estimate import (
     AccumulationPlan,
     BatchSizeFormula,
@@ -22,16 +23,29 @@ from memplan.types.gpus import (
     GpuTarget,
     GpuType,
 )
+from memplan.types.graph import (
+    Graph,
+    GraphArgument,
+    GraphArgumentList,
+    GraphContext,
+    GraphInput,
+    GraphModule,
+    GraphNode,
+    GraphOutput,
+    GraphSize,
+    GraphTensor,
+    GraphTensorKind,
+)
 from memplan.types.job import (
     AllocatorSettings,
     CatalogModel,
-    DataType,
     GradientClipping,
     InputTensor,
     Loss,
     MemoryFormat,
     Model,
     Optimizer,
+    OptimizerGroup,
     OptimizerImplementation,
     OptimizerType,
     Precision,
@@ -117,6 +131,17 @@ __all__ = [
     "GpuTarget",
     "GpuType",
     "GradientClipping",
+    "Graph",
+    "GraphArgument",
+    "GraphArgumentList",
+    "GraphContext",
+    "GraphInput",
+    "GraphModule",
+    "GraphNode",
+    "GraphOutput",
+    "GraphSize",
+    "GraphTensor",
+    "GraphTensorKind",
     "InputTensor",
     "Layer",
     "LayerStack",
@@ -141,6 +166,7 @@ __all__ = [
     "Normalization",
     "NormalizationType",
     "Optimizer",
+    "OptimizerGroup",
     "OptimizerImplementation",
     "OptimizerType",
     "Phase",

@@ -10,18 +10,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from memplan.types.dtypes import DataType
+from memplan.types.graph import Graph
 from memplan.types.layers import LayerStack
 
 __all__ = [
     "AllocatorSettings",
     "CatalogModel",
-    "DataType",
     "GradientClipping",
     "InputTensor",
     "Loss",
     "MemoryFormat",
     "Model",
     "Optimizer",
+    "OptimizerGroup",
     "OptimizerImplementation",
     "OptimizerType",
     "Precision",
@@ -31,32 +33,12 @@ __all__ = [
 ]
 
 
-class DataType(StrEnum):
-    """Element types, by PyTorch's names."""
-
-    UNSPECIFIED = "unspecified"
-    """FLOAT32."""
-    FLOAT32 = "float32"
-    """4 bytes."""
-    FLOAT16 = "float16"
-    """2 bytes."""
-    BFLOAT16 = "bfloat16"
-    """2 bytes."""
-    INT64 = "int64"
-    """8 bytes: token and class indices."""
-    INT32 = "int32"
-    """4 bytes."""
-    UINT8 = "uint8"
-    """1 byte."""
-    BOOL = "bool"
-    """1 byte: masks."""
-
-
 class Loss(StrEnum):
     """How the loss is computed from the model's output."""
 
     UNSPECIFIED = "unspecified"
-    """MODEL where the model computes one itself, else CROSS_ENTROPY."""
+    """MODEL where the model computes one itself (transformers, a graph with a loss), else
+    CROSS_ENTROPY."""
     CROSS_ENTROPY = "cross-entropy"
     """torch.nn.functional.cross_entropy over dimension 1 with class-index targets."""
     BINARY_CROSS_ENTROPY_WITH_LOGITS = "binary-cross-entropy-with-logits"
@@ -66,7 +48,8 @@ class Loss(StrEnum):
     L1 = "l1"
     """l1_loss with targets of the output's shape."""
     MODEL = "model"
-    """The loss that the model returns when it is given labels (transformers)."""
+    """The loss that the model returns when it is given labels (transformers), or that a graph
+    has."""
     MEAN = "mean"
     """The mean of the output: no targets."""
 
@@ -190,6 +173,8 @@ class Model:
     """A model that the server knows by name."""
     layer_stack: LayerStack | None = None
     """A model written down layer by layer."""
+    graph: Graph | None = None
+    """A model captured from code."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,6 +189,24 @@ class InputTensor:
     dtype: DataType = DataType.UNSPECIFIED
     """Element type. Default: FLOAT32, or what the model's precision makes of it (BF16 and FP16 jobs
     get their images in that type)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerGroup:
+    """A parameter group of the optimizer: its options, which mean what they mean in `Optimizer`."""
+
+    implementation: OptimizerImplementation = OptimizerImplementation.UNSPECIFIED
+    """Default: what torch.optim picks on CUDA."""
+    momentum: float = 0.0
+    """SGD and RMSPROP. Default 0. Range [0, 1)."""
+    amsgrad: bool = False
+    """ADAM and ADAMW. Default false."""
+    centered: bool = False
+    """RMSPROP. Default false."""
+    nesterov: bool = False
+    """SGD, with momentum above 0. Default false."""
+    weight_decay: float | None = None
+    """Default: the class's own. At least 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,6 +232,10 @@ class Optimizer:
     the class's own (0.01 for ADAMW, else 0). At least 0."""
     state_count: int = 0
     """CUSTOM: state tensors kept per parameter, each like the parameter (Lion: 1). 0 to 16."""
+    groups: tuple[OptimizerGroup, ...] = ()
+    """For a graph: parameter groups with options of their own, instead of the options above. Each
+    parameter says which it belongs to; one that belongs to none is not given to the optimizer. At
+    most 4,096."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,7 +278,7 @@ class TrainingJob:
     inputs: tuple[InputTensor, ...] = ()
     """What one sample looks like, in the order (or by the names) the model takes it. Optional for a
     catalog model, whose own default input is then used and stated among the assumptions; required
-    for a layer stack. At most 16."""
+    for a layer stack; none for a graph, which has its own. At most 16."""
     loss: Loss = Loss.UNSPECIFIED
     """The loss. Default: the loss the model computes itself where it does (transformers), else
     cross-entropy."""

@@ -165,6 +165,12 @@ class PlanJobResponse:
     followed for the plan, or why nothing was measured, which never fails the plan. Empty without
     one."""
 
+    def _repr_html_(self) -> str:
+        """How notebooks show it."""
+        from memplan.notebook import plan_html
+
+        return plan_html(self)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListGpuTypesRequest:

@@ -26,41 +26,65 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from memplan.v1 import layers_pb2 as memplan_dot_v1_dot_layers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14memplan/v1/job.proto\x12\nmemplan.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17memplan/v1/layers.proto\"\xf1\x02\n\x0bTrainingJob\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.memplan.v1.Model\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.memplan.v1.InputTensor\x12\x1e\n\x04loss\x18\x03 \x01(\x0e\x32\x10.memplan.v1.Loss\x12(\n\toptimizer\x18\x04 \x01(\x0b\x32\x15.memplan.v1.Optimizer\x12(\n\tprecision\x18\x05 \x01(\x0e\x32\x15.memplan.v1.Precision\x12/\n\rmemory_format\x18\x06 \x01(\x0e\x32\x18.memplan.v1.MemoryFormat\x12&\n\x04loop\x18\x07 \x01(\x0b\x32\x18.memplan.v1.TrainingLoop\x12\x30\n\tallocator\x18\x08 \x01(\x0b\x32\x1d.memplan.v1.AllocatorSettings\x12\x18\n\x10micro_batch_size\x18\t \x01(\x03\"m\n\x05Model\x12+\n\x07\x63\x61talog\x18\x01 \x01(\x0b\x32\x18.memplan.v1.CatalogModelH\x00\x12-\n\x0blayer_stack\x18\x02 \x01(\x0b\x32\x16.memplan.v1.LayerStackH\x00\x42\x08\n\x06source\"S\n\x0c\x43\x61talogModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04task\x18\x03 \x01(\t\"O\n\x0bInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12#\n\x05\x64type\x18\x03 \x01(\x0e\x32\x14.memplan.v1.DataType\"\xf9\x01\n\tOptimizer\x12\'\n\x04type\x18\x01 \x01(\x0e\x32\x19.memplan.v1.OptimizerType\x12;\n\x0eimplementation\x18\x02 \x01(\x0e\x32#.memplan.v1.OptimizerImplementation\x12\x10\n\x08momentum\x18\x03 \x01(\x01\x12\x0f\n\x07\x61msgrad\x18\x04 \x01(\x08\x12\x10\n\x08\x63\x65ntered\x18\x05 \x01(\x08\x12\x10\n\x08nesterov\x18\x06 \x01(\x08\x12\x19\n\x0cweight_decay\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bstate_count\x18\x08 \x01(\x05\x42\x0f\n\r_weight_decay\"\xf6\x01\n\x0cTrainingLoop\x12\'\n\tzero_grad\x18\x01 \x01(\x0e\x32\x14.memplan.v1.ZeroGrad\x12\"\n\x15zero_grad_set_to_none\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x37\n\x11gradient_clipping\x18\x03 \x01(\x0e\x32\x1c.memplan.v1.GradientClipping\x12\x1a\n\x12\x61\x63\x63umulation_steps\x18\x04 \x01(\x03\x12\x19\n\x0ckeep_outputs\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x18\n\x16_zero_grad_set_to_noneB\x0f\n\r_keep_outputs\"\x93\x01\n\x11\x41llocatorSettings\x12\x1b\n\x13\x65xpandable_segments\x18\x01 \x01(\x08\x12 \n\x18roundup_power2_divisions\x18\x02 \x01(\x05\x12\x19\n\x11max_split_size_mb\x18\x03 \x01(\x03\x12$\n\x1cgarbage_collection_threshold\x18\x04 \x01(\x01*\xbe\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x06\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x07*\x99\x01\n\x04Loss\x12\x14\n\x10LOSS_UNSPECIFIED\x10\x00\x12\x16\n\x12LOSS_CROSS_ENTROPY\x10\x01\x12)\n%LOSS_BINARY_CROSS_ENTROPY_WITH_LOGITS\x10\x02\x12\x0c\n\x08LOSS_MSE\x10\x03\x12\x0b\n\x07LOSS_L1\x10\x04\x12\x0e\n\nLOSS_MODEL\x10\x05\x12\r\n\tLOSS_MEAN\x10\x06*\xeb\x01\n\rOptimizerType\x12\x1e\n\x1aOPTIMIZER_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12OPTIMIZER_TYPE_SGD\x10\x01\x12\x17\n\x13OPTIMIZER_TYPE_ADAM\x10\x02\x12\x18\n\x14OPTIMIZER_TYPE_ADAMW\x10\x03\x12\x1a\n\x16OPTIMIZER_TYPE_ADAGRAD\x10\x04\x12\x1a\n\x16OPTIMIZER_TYPE_RMSPROP\x10\x05\x12\x1c\n\x18OPTIMIZER_TYPE_ADAFACTOR\x10\x06\x12\x19\n\x15OPTIMIZER_TYPE_CUSTOM\x10\x07*\xb2\x01\n\x17OptimizerImplementation\x12(\n$OPTIMIZER_IMPLEMENTATION_UNSPECIFIED\x10\x00\x12$\n OPTIMIZER_IMPLEMENTATION_FOREACH\x10\x01\x12\"\n\x1eOPTIMIZER_IMPLEMENTATION_FUSED\x10\x02\x12#\n\x1fOPTIMIZER_IMPLEMENTATION_SINGLE\x10\x03*\xa6\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_TF32\x10\x02\x12\x16\n\x12PRECISION_AMP_FP16\x10\x03\x12\x16\n\x12PRECISION_AMP_BF16\x10\x04\x12\x12\n\x0ePRECISION_BF16\x10\x05\x12\x12\n\x0ePRECISION_FP16\x10\x06*l\n\x0cMemoryFormat\x12\x1d\n\x19MEMORY_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18MEMORY_FORMAT_CONTIGUOUS\x10\x01\x12\x1f\n\x1bMEMORY_FORMAT_CHANNELS_LAST\x10\x02*\x91\x01\n\x08ZeroGrad\x12\x19\n\x15ZERO_GRAD_UNSPECIFIED\x10\x00\x12\x1c\n\x18ZERO_GRAD_BEFORE_FORWARD\x10\x01\x12\x1d\n\x19ZERO_GRAD_BEFORE_BACKWARD\x10\x02\x12\x18\n\x14ZERO_GRAD_AFTER_STEP\x10\x03\x12\x13\n\x0fZERO_GRAD_NEVER\x10\x04*\x8a\x01\n\x10GradientClipping\x12!\n\x1dGRADIENT_CLIPPING_UNSPECIFIED\x10\x00\x12\x1a\n\x16GRADIENT_CLIPPING_NONE\x10\x01\x12\x1a\n\x16GRADIENT_CLIPPING_NORM\x10\x02\x12\x1b\n\x17GRADIENT_CLIPPING_VALUE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14memplan/v1/job.proto\x12\nmemplan.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17memplan/v1/layers.proto\"\xf1\x02\n\x0bTrainingJob\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.memplan.v1.Model\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.memplan.v1.InputTensor\x12\x1e\n\x04loss\x18\x03 \x01(\x0e\x32\x10.memplan.v1.Loss\x12(\n\toptimizer\x18\x04 \x01(\x0b\x32\x15.memplan.v1.Optimizer\x12(\n\tprecision\x18\x05 \x01(\x0e\x32\x15.memplan.v1.Precision\x12/\n\rmemory_format\x18\x06 \x01(\x0e\x32\x18.memplan.v1.MemoryFormat\x12&\n\x04loop\x18\x07 \x01(\x0b\x32\x18.memplan.v1.TrainingLoop\x12\x30\n\tallocator\x18\x08 \x01(\x0b\x32\x1d.memplan.v1.AllocatorSettings\x12\x18\n\x10micro_batch_size\x18\t \x01(\x03\"\x91\x01\n\x05Model\x12+\n\x07\x63\x61talog\x18\x01 \x01(\x0b\x32\x18.memplan.v1.CatalogModelH\x00\x12-\n\x0blayer_stack\x18\x02 \x01(\x0b\x32\x16.memplan.v1.LayerStackH\x00\x12\"\n\x05graph\x18\x03 \x01(\x0b\x32\x11.memplan.v1.GraphH\x00\x42\x08\n\x06source\"S\n\x0c\x43\x61talogModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04task\x18\x03 \x01(\t\"O\n\x0bInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12#\n\x05\x64type\x18\x03 \x01(\x0e\x32\x14.memplan.v1.DataType\"\xa5\x02\n\tOptimizer\x12\'\n\x04type\x18\x01 \x01(\x0e\x32\x19.memplan.v1.OptimizerType\x12;\n\x0eimplementation\x18\x02 \x01(\x0e\x32#.memplan.v1.OptimizerImplementation\x12\x10\n\x08momentum\x18\x03 \x01(\x01\x12\x0f\n\x07\x61msgrad\x18\x04 \x01(\x08\x12\x10\n\x08\x63\x65ntered\x18\x05 \x01(\x08\x12\x10\n\x08nesterov\x18\x06 \x01(\x08\x12\x19\n\x0cweight_decay\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bstate_count\x18\x08 \x01(\x05\x12*\n\x06groups\x18\t \x03(\x0b\x32\x1a.memplan.v1.OptimizerGroupB\x0f\n\r_weight_decay\"\xc0\x01\n\x0eOptimizerGroup\x12;\n\x0eimplementation\x18\x01 \x01(\x0e\x32#.memplan.v1.OptimizerImplementation\x12\x10\n\x08momentum\x18\x02 \x01(\x01\x12\x0f\n\x07\x61msgrad\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x65ntered\x18\x04 \x01(\x08\x12\x10\n\x08nesterov\x18\x05 \x01(\x08\x12\x19\n\x0cweight_decay\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_weight_decay\"\xf6\x01\n\x0cTrainingLoop\x12\'\n\tzero_grad\x18\x01 \x01(\x0e\x32\x14.memplan.v1.ZeroGrad\x12\"\n\x15zero_grad_set_to_none\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x37\n\x11gradient_clipping\x18\x03 \x01(\x0e\x32\x1c.memplan.v1.GradientClipping\x12\x1a\n\x12\x61\x63\x63umulation_steps\x18\x04 \x01(\x03\x12\x19\n\x0ckeep_outputs\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x18\n\x16_zero_grad_set_to_noneB\x0f\n\r_keep_outputs\"\x93\x01\n\x11\x41llocatorSettings\x12\x1b\n\x13\x65xpandable_segments\x18\x01 \x01(\x08\x12 \n\x18roundup_power2_divisions\x18\x02 \x01(\x05\x12\x19\n\x11max_split_size_mb\x18\x03 \x01(\x03\x12$\n\x1cgarbage_collection_threshold\x18\x04 \x01(\x01\"\xeb\x02\n\x05Graph\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperators\x18\x02 \x03(\t\x12(\n\x07modules\x18\x03 \x03(\x0b\x32\x17.memplan.v1.GraphModule\x12(\n\x07tensors\x18\x04 \x03(\x0b\x32\x17.memplan.v1.GraphTensor\x12&\n\x06inputs\x18\x05 \x03(\x0b\x32\x16.memplan.v1.GraphInput\x12*\n\x08\x63ontexts\x18\x06 \x03(\x0b\x32\x18.memplan.v1.GraphContext\x12$\n\x05nodes\x18\x07 \x03(\x0b\x32\x15.memplan.v1.GraphNode\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.memplan.v1.GraphOutput\x12\x11\n\x04loss\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x10\x66ixed_batch_size\x18\n \x01(\x03\x12\x13\n\x0b\x61ssumptions\x18\x0b \x03(\tB\x07\n\x05_loss\")\n\x0bGraphModule\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\xd8\x01\n\x0bGraphTensor\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.memplan.v1.GraphTensorKind\x12\x0e\n\x06module\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x03\x12\x0f\n\x07strides\x18\x05 \x03(\x03\x12#\n\x05\x64type\x18\x06 \x01(\x0e\x32\x14.memplan.v1.DataType\x12\x0e\n\x06\x66rozen\x18\x07 \x01(\x08\x12\x17\n\x0foptimizer_group\x18\x08 \x01(\x05\x12\x12\n\ntied_names\x18\t \x03(\t\"x\n\nGraphInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05shape\x18\x02 \x03(\x0b\x32\x15.memplan.v1.GraphSize\x12#\n\x05\x64type\x18\x03 \x01(\x0e\x32\x14.memplan.v1.DataType\x12\x11\n\tis_target\x18\x04 \x01(\x08\"X\n\tGraphSize\x12\r\n\x05\x66ixed\x18\x01 \x01(\x03\x12\x12\n\nper_sample\x18\x02 \x01(\x03\x12\x17\n\x0fper_sample_pair\x18\x03 \x01(\x03\x12\x0f\n\x07\x64ivisor\x18\x04 \x01(\x03\"q\n\x0cGraphContext\x12\x0f\n\x07no_grad\x18\x01 \x01(\x08\x12\x15\n\x08\x61utocast\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12,\n\x0e\x61utocast_dtype\x18\x03 \x01(\x0e\x32\x14.memplan.v1.DataTypeB\x0b\n\t_autocast\"\x94\x01\n\tGraphNode\x12\x10\n\x08operator\x18\x01 \x01(\x05\x12\x0e\n\x06module\x18\x02 \x01(\x05\x12\x0f\n\x07\x63ontext\x18\x03 \x01(\x05\x12,\n\targuments\x18\x04 \x03(\x0b\x32\x19.memplan.v1.GraphArgument\x12\x14\n\x0cresult_count\x18\x05 \x01(\x05\x12\x10\n\x08releases\x18\x06 \x03(\x05\"\xf9\x01\n\rGraphArgument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x05value\x18\x02 \x01(\x05H\x00\x12\x11\n\x07integer\x18\x03 \x01(\x03H\x00\x12\x10\n\x06number\x18\x04 \x01(\x01H\x00\x12\x0f\n\x05truth\x18\x05 \x01(\x08H\x00\x12\x0e\n\x04text\x18\x06 \x01(\tH\x00\x12%\n\x05\x64type\x18\x07 \x01(\x0e\x32\x14.memplan.v1.DataTypeH\x00\x12%\n\x04size\x18\x08 \x01(\x0b\x32\x15.memplan.v1.GraphSizeH\x00\x12-\n\x04list\x18\t \x01(\x0b\x32\x1d.memplan.v1.GraphArgumentListH\x00\x42\x06\n\x04kind\"=\n\x11GraphArgumentList\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.memplan.v1.GraphArgument\"*\n\x0bGraphOutput\x12\r\n\x05value\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t*\xb1\x02\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x06\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x07\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\x08\x12\x13\n\x0f\x44\x41TA_TYPE_INT16\x10\t\x12\x12\n\x0e\x44\x41TA_TYPE_INT8\x10\n\x12\x17\n\x13\x44\x41TA_TYPE_COMPLEX64\x10\x0b\x12\x18\n\x14\x44\x41TA_TYPE_COMPLEX128\x10\x0c*\x99\x01\n\x04Loss\x12\x14\n\x10LOSS_UNSPECIFIED\x10\x00\x12\x16\n\x12LOSS_CROSS_ENTROPY\x10\x01\x12)\n%LOSS_BINARY_CROSS_ENTROPY_WITH_LOGITS\x10\x02\x12\x0c\n\x08LOSS_MSE\x10\x03\x12\x0b\n\x07LOSS_L1\x10\x04\x12\x0e\n\nLOSS_MODEL\x10\x05\x12\r\n\tLOSS_MEAN\x10\x06*\xeb\x01\n\rOptimizerType\x12\x1e\n\x1aOPTIMIZER_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12OPTIMIZER_TYPE_SGD\x10\x01\x12\x17\n\x13OPTIMIZER_TYPE_ADAM\x10\x02\x12\x18\n\x14OPTIMIZER_TYPE_ADAMW\x10\x03\x12\x1a\n\x16OPTIMIZER_TYPE_ADAGRAD\x10\x04\x12\x1a\n\x16OPTIMIZER_TYPE_RMSPROP\x10\x05\x12\x1c\n\x18OPTIMIZER_TYPE_ADAFACTOR\x10\x06\x12\x19\n\x15OPTIMIZER_TYPE_CUSTOM\x10\x07*\xb2\x01\n\x17OptimizerImplementation\x12(\n$OPTIMIZER_IMPLEMENTATION_UNSPECIFIED\x10\x00\x12$\n OPTIMIZER_IMPLEMENTATION_FOREACH\x10\x01\x12\"\n\x1eOPTIMIZER_IMPLEMENTATION_FUSED\x10\x02\x12#\n\x1fOPTIMIZER_IMPLEMENTATION_SINGLE\x10\x03*\xa6\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_TF32\x10\x02\x12\x16\n\x12PRECISION_AMP_FP16\x10\x03\x12\x16\n\x12PRECISION_AMP_BF16\x10\x04\x12\x12\n\x0ePRECISION_BF16\x10\x05\x12\x12\n\x0ePRECISION_FP16\x10\x06*l\n\x0cMemoryFormat\x12\x1d\n\x19MEMORY_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18MEMORY_FORMAT_CONTIGUOUS\x10\x01\x12\x1f\n\x1bMEMORY_FORMAT_CHANNELS_LAST\x10\x02*\x91\x01\n\x08ZeroGrad\x12\x19\n\x15ZERO_GRAD_UNSPECIFIED\x10\x00\x12\x1c\n\x18ZERO_GRAD_BEFORE_FORWARD\x10\x01\x12\x1d\n\x19ZERO_GRAD_BEFORE_BACKWARD\x10\x02\x12\x18\n\x14ZERO_GRAD_AFTER_STEP\x10\x03\x12\x13\n\x0fZERO_GRAD_NEVER\x10\x04*\x8a\x01\n\x10GradientClipping\x12!\n\x1dGRADIENT_CLIPPING_UNSPECIFIED\x10\x00\x12\x1a\n\x16GRADIENT_CLIPPING_NONE\x10\x01\x12\x1a\n\x16GRADIENT_CLIPPING_NORM\x10\x02\x12\x1b\n\x17GRADIENT_CLIPPING_VALUE\x10\x03*\x93\x01\n\x0fGraphTensorKind\x12!\n\x1dGRAPH_TENSOR_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1bGRAPH_TENSOR_KIND_PARAMETER\x10\x01\x12\x1c\n\x18GRAPH_TENSOR_KIND_BUFFER\x10\x02\x12\x1e\n\x1aGRAPH_TENSOR_KIND_CONSTANT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'memplan.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=1392
-  _globals['_DATATYPE']._serialized_end=1582
-  _globals['_LOSS']._serialized_start=1585
-  _globals['_LOSS']._serialized_end=1738
-  _globals['_OPTIMIZERTYPE']._serialized_start=1741
-  _globals['_OPTIMIZERTYPE']._serialized_end=1976
-  _globals['_OPTIMIZERIMPLEMENTATION']._serialized_start=1979
-  _globals['_OPTIMIZERIMPLEMENTATION']._serialized_end=2157
-  _globals['_PRECISION']._serialized_start=2160
-  _globals['_PRECISION']._serialized_end=2326
-  _globals['_MEMORYFORMAT']._serialized_start=2328
-  _globals['_MEMORYFORMAT']._serialized_end=2436
-  _globals['_ZEROGRAD']._serialized_start=2439
-  _globals['_ZEROGRAD']._serialized_end=2584
-  _globals['_GRADIENTCLIPPING']._serialized_start=2587
-  _globals['_GRADIENTCLIPPING']._serialized_end=2725
+  _globals['_DATATYPE']._serialized_start=3133
+  _globals['_DATATYPE']._serialized_end=3438
+  _globals['_LOSS']._serialized_start=3441
+  _globals['_LOSS']._serialized_end=3594
+  _globals['_OPTIMIZERTYPE']._serialized_start=3597
+  _globals['_OPTIMIZERTYPE']._serialized_end=3832
+  _globals['_OPTIMIZERIMPLEMENTATION']._serialized_start=3835
+  _globals['_OPTIMIZERIMPLEMENTATION']._serialized_end=4013
+  _globals['_PRECISION']._serialized_start=4016
+  _globals['_PRECISION']._serialized_end=4182
+  _globals['_MEMORYFORMAT']._serialized_start=4184
+  _globals['_MEMORYFORMAT']._serialized_end=4292
+  _globals['_ZEROGRAD']._serialized_start=4295
+  _globals['_ZEROGRAD']._serialized_end=4440
+  _globals['_GRADIENTCLIPPING']._serialized_start=4443
+  _globals['_GRADIENTCLIPPING']._serialized_end=4581
+  _globals['_GRAPHTENSORKIND']._serialized_start=4584
+  _globals['_GRAPHTENSORKIND']._serialized_end=4731
   _globals['_TRAININGJOB']._serialized_start=92
   _globals['_TRAININGJOB']._serialized_end=461
-  _globals['_MODEL']._serialized_start=463
-  _globals['_MODEL']._serialized_end=572
-  _globals['_CATALOGMODEL']._serialized_start=574
-  _globals['_CATALOGMODEL']._serialized_end=657
-  _globals['_INPUTTENSOR']._serialized_start=659
-  _globals['_INPUTTENSOR']._serialized_end=738
-  _globals['_OPTIMIZER']._serialized_start=741
-  _globals['_OPTIMIZER']._serialized_end=990
-  _globals['_TRAININGLOOP']._serialized_start=993
-  _globals['_TRAININGLOOP']._serialized_end=1239
-  _globals['_ALLOCATORSETTINGS']._serialized_start=1242
-  _globals['_ALLOCATORSETTINGS']._serialized_end=1389
+  _globals['_MODEL']._serialized_start=464
+  _globals['_MODEL']._serialized_end=609
+  _globals['_CATALOGMODEL']._serialized_start=611
+  _globals['_CATALOGMODEL']._serialized_end=694
+  _globals['_INPUTTENSOR']._serialized_start=696
+  _globals['_INPUTTENSOR']._serialized_end=775
+  _globals['_OPTIMIZER']._serialized_start=778
+  _globals['_OPTIMIZER']._serialized_end=1071
+  _globals['_OPTIMIZERGROUP']._serialized_start=1074
+  _globals['_OPTIMIZERGROUP']._serialized_end=1266
+  _globals['_TRAININGLOOP']._serialized_start=1269
+  _globals['_TRAININGLOOP']._serialized_end=1515
+  _globals['_ALLOCATORSETTINGS']._serialized_start=1518
+  _globals['_ALLOCATORSETTINGS']._serialized_end=1665
+  _globals['_GRAPH']._serialized_start=1668
+  _globals['_GRAPH']._serialized_end=2031
+  _globals['_GRAPHMODULE']._serialized_start=2033
+  _globals['_GRAPHMODULE']._serialized_end=2074
+  _globals['_GRAPHTENSOR']._serialized_start=2077
+  _globals['_GRAPHTENSOR']._serialized_end=2293
+  _globals['_GRAPHINPUT']._serialized_start=2295
+  _globals['_GRAPHINPUT']._serialized_end=2415
+  _globals['_GRAPHSIZE']._serialized_start=2417
+  _globals['_GRAPHSIZE']._serialized_end=2505
+  _globals['_GRAPHCONTEXT']._serialized_start=2507
+  _globals['_GRAPHCONTEXT']._serialized_end=2620
+  _globals['_GRAPHNODE']._serialized_start=2623
+  _globals['_GRAPHNODE']._serialized_end=2771
+  _globals['_GRAPHARGUMENT']._serialized_start=2774
+  _globals['_GRAPHARGUMENT']._serialized_end=3023
+  _globals['_GRAPHARGUMENTLIST']._serialized_start=3025
+  _globals['_GRAPHARGUMENTLIST']._serialized_end=3086
+  _globals['_GRAPHOUTPUT']._serialized_start=3088
+  _globals['_GRAPHOUTPUT']._serialized_end=3130
 # @@protoc_insertion_point(module_scope)

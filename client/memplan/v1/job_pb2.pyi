@@ -19,6 +19,11 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_TYPE_INT32: _ClassVar[DataType]
     DATA_TYPE_UINT8: _ClassVar[DataType]
     DATA_TYPE_BOOL: _ClassVar[DataType]
+    DATA_TYPE_FLOAT64: _ClassVar[DataType]
+    DATA_TYPE_INT16: _ClassVar[DataType]
+    DATA_TYPE_INT8: _ClassVar[DataType]
+    DATA_TYPE_COMPLEX64: _ClassVar[DataType]
+    DATA_TYPE_COMPLEX128: _ClassVar[DataType]
 
 class Loss(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -78,6 +83,13 @@ class GradientClipping(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRADIENT_CLIPPING_NONE: _ClassVar[GradientClipping]
     GRADIENT_CLIPPING_NORM: _ClassVar[GradientClipping]
     GRADIENT_CLIPPING_VALUE: _ClassVar[GradientClipping]
+
+class GraphTensorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GRAPH_TENSOR_KIND_UNSPECIFIED: _ClassVar[GraphTensorKind]
+    GRAPH_TENSOR_KIND_PARAMETER: _ClassVar[GraphTensorKind]
+    GRAPH_TENSOR_KIND_BUFFER: _ClassVar[GraphTensorKind]
+    GRAPH_TENSOR_KIND_CONSTANT: _ClassVar[GraphTensorKind]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_FLOAT16: DataType
@@ -86,6 +98,11 @@ DATA_TYPE_INT64: DataType
 DATA_TYPE_INT32: DataType
 DATA_TYPE_UINT8: DataType
 DATA_TYPE_BOOL: DataType
+DATA_TYPE_FLOAT64: DataType
+DATA_TYPE_INT16: DataType
+DATA_TYPE_INT8: DataType
+DATA_TYPE_COMPLEX64: DataType
+DATA_TYPE_COMPLEX128: DataType
 LOSS_UNSPECIFIED: Loss
 LOSS_CROSS_ENTROPY: Loss
 LOSS_BINARY_CROSS_ENTROPY_WITH_LOGITS: Loss
@@ -124,6 +141,10 @@ GRADIENT_CLIPPING_UNSPECIFIED: GradientClipping
 GRADIENT_CLIPPING_NONE: GradientClipping
 GRADIENT_CLIPPING_NORM: GradientClipping
 GRADIENT_CLIPPING_VALUE: GradientClipping
+GRAPH_TENSOR_KIND_UNSPECIFIED: GraphTensorKind
+GRAPH_TENSOR_KIND_PARAMETER: GraphTensorKind
+GRAPH_TENSOR_KIND_BUFFER: GraphTensorKind
+GRAPH_TENSOR_KIND_CONSTANT: GraphTensorKind
 
 class TrainingJob(_message.Message):
     __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size")
@@ -148,12 +169,14 @@ class TrainingJob(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("catalog", "layer_stack")
+    __slots__ = ("catalog", "layer_stack", "graph")
     CATALOG_FIELD_NUMBER: _ClassVar[int]
     LAYER_STACK_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_FIELD_NUMBER: _ClassVar[int]
     catalog: CatalogModel
     layer_stack: _layers_pb2.LayerStack
-    def __init__(self, catalog: _Optional[_Union[CatalogModel, _Mapping]] = ..., layer_stack: _Optional[_Union[_layers_pb2.LayerStack, _Mapping]] = ...) -> None: ...
+    graph: Graph
+    def __init__(self, catalog: _Optional[_Union[CatalogModel, _Mapping]] = ..., layer_stack: _Optional[_Union[_layers_pb2.LayerStack, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ...) -> None: ...
 
 class CatalogModel(_message.Message):
     __slots__ = ("name", "config", "task")
@@ -176,7 +199,7 @@ class InputTensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ...) -> None: ...
 
 class Optimizer(_message.Message):
-    __slots__ = ("type", "implementation", "momentum", "amsgrad", "centered", "nesterov", "weight_decay", "state_count")
+    __slots__ = ("type", "implementation", "momentum", "amsgrad", "centered", "nesterov", "weight_decay", "state_count", "groups")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     IMPLEMENTATION_FIELD_NUMBER: _ClassVar[int]
     MOMENTUM_FIELD_NUMBER: _ClassVar[int]
@@ -185,6 +208,7 @@ class Optimizer(_message.Message):
     NESTEROV_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
     STATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     type: OptimizerType
     implementation: OptimizerImplementation
     momentum: float
@@ -193,7 +217,24 @@ class Optimizer(_message.Message):
     nesterov: bool
     weight_decay: float
     state_count: int
-    def __init__(self, type: _Optional[_Union[OptimizerType, str]] = ..., implementation: _Optional[_Union[OptimizerImplementation, str]] = ..., momentum: _Optional[float] = ..., amsgrad: bool = ..., centered: bool = ..., nesterov: bool = ..., weight_decay: _Optional[float] = ..., state_count: _Optional[int] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[OptimizerGroup]
+    def __init__(self, type: _Optional[_Union[OptimizerType, str]] = ..., implementation: _Optional[_Union[OptimizerImplementation, str]] = ..., momentum: _Optional[float] = ..., amsgrad: bool = ..., centered: bool = ..., nesterov: bool = ..., weight_decay: _Optional[float] = ..., state_count: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[OptimizerGroup, _Mapping]]] = ...) -> None: ...
+
+class OptimizerGroup(_message.Message):
+    __slots__ = ("implementation", "momentum", "amsgrad", "centered", "nesterov", "weight_decay")
+    IMPLEMENTATION_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    AMSGRAD_FIELD_NUMBER: _ClassVar[int]
+    CENTERED_FIELD_NUMBER: _ClassVar[int]
+    NESTEROV_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    implementation: OptimizerImplementation
+    momentum: float
+    amsgrad: bool
+    centered: bool
+    nesterov: bool
+    weight_decay: float
+    def __init__(self, implementation: _Optional[_Union[OptimizerImplementation, str]] = ..., momentum: _Optional[float] = ..., amsgrad: bool = ..., centered: bool = ..., nesterov: bool = ..., weight_decay: _Optional[float] = ...) -> None: ...
 
 class TrainingLoop(_message.Message):
     __slots__ = ("zero_grad", "zero_grad_set_to_none", "gradient_clipping", "accumulation_steps", "keep_outputs")
@@ -220,3 +261,145 @@ class AllocatorSettings(_message.Message):
     max_split_size_mb: int
     garbage_collection_threshold: float
     def __init__(self, expandable_segments: bool = ..., roundup_power2_divisions: _Optional[int] = ..., max_split_size_mb: _Optional[int] = ..., garbage_collection_threshold: _Optional[float] = ...) -> None: ...
+
+class Graph(_message.Message):
+    __slots__ = ("name", "operators", "modules", "tensors", "inputs", "contexts", "nodes", "outputs", "loss", "fixed_batch_size", "assumptions")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OPERATORS_FIELD_NUMBER: _ClassVar[int]
+    MODULES_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    CONTEXTS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    FIXED_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ASSUMPTIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    operators: _containers.RepeatedScalarFieldContainer[str]
+    modules: _containers.RepeatedCompositeFieldContainer[GraphModule]
+    tensors: _containers.RepeatedCompositeFieldContainer[GraphTensor]
+    inputs: _containers.RepeatedCompositeFieldContainer[GraphInput]
+    contexts: _containers.RepeatedCompositeFieldContainer[GraphContext]
+    nodes: _containers.RepeatedCompositeFieldContainer[GraphNode]
+    outputs: _containers.RepeatedCompositeFieldContainer[GraphOutput]
+    loss: int
+    fixed_batch_size: int
+    assumptions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., operators: _Optional[_Iterable[str]] = ..., modules: _Optional[_Iterable[_Union[GraphModule, _Mapping]]] = ..., tensors: _Optional[_Iterable[_Union[GraphTensor, _Mapping]]] = ..., inputs: _Optional[_Iterable[_Union[GraphInput, _Mapping]]] = ..., contexts: _Optional[_Iterable[_Union[GraphContext, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[GraphNode, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[GraphOutput, _Mapping]]] = ..., loss: _Optional[int] = ..., fixed_batch_size: _Optional[int] = ..., assumptions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GraphModule(_message.Message):
+    __slots__ = ("path", "type")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    type: str
+    def __init__(self, path: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
+
+class GraphTensor(_message.Message):
+    __slots__ = ("kind", "module", "name", "shape", "strides", "dtype", "frozen", "optimizer_group", "tied_names")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MODULE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    STRIDES_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_GROUP_FIELD_NUMBER: _ClassVar[int]
+    TIED_NAMES_FIELD_NUMBER: _ClassVar[int]
+    kind: GraphTensorKind
+    module: int
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    strides: _containers.RepeatedScalarFieldContainer[int]
+    dtype: DataType
+    frozen: bool
+    optimizer_group: int
+    tied_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[_Union[GraphTensorKind, str]] = ..., module: _Optional[int] = ..., name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., strides: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., frozen: bool = ..., optimizer_group: _Optional[int] = ..., tied_names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GraphInput(_message.Message):
+    __slots__ = ("name", "shape", "dtype", "is_target")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    IS_TARGET_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedCompositeFieldContainer[GraphSize]
+    dtype: DataType
+    is_target: bool
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[_Union[GraphSize, _Mapping]]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., is_target: bool = ...) -> None: ...
+
+class GraphSize(_message.Message):
+    __slots__ = ("fixed", "per_sample", "per_sample_pair", "divisor")
+    FIXED_FIELD_NUMBER: _ClassVar[int]
+    PER_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    PER_SAMPLE_PAIR_FIELD_NUMBER: _ClassVar[int]
+    DIVISOR_FIELD_NUMBER: _ClassVar[int]
+    fixed: int
+    per_sample: int
+    per_sample_pair: int
+    divisor: int
+    def __init__(self, fixed: _Optional[int] = ..., per_sample: _Optional[int] = ..., per_sample_pair: _Optional[int] = ..., divisor: _Optional[int] = ...) -> None: ...
+
+class GraphContext(_message.Message):
+    __slots__ = ("no_grad", "autocast", "autocast_dtype")
+    NO_GRAD_FIELD_NUMBER: _ClassVar[int]
+    AUTOCAST_FIELD_NUMBER: _ClassVar[int]
+    AUTOCAST_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    no_grad: bool
+    autocast: bool
+    autocast_dtype: DataType
+    def __init__(self, no_grad: bool = ..., autocast: bool = ..., autocast_dtype: _Optional[_Union[DataType, str]] = ...) -> None: ...
+
+class GraphNode(_message.Message):
+    __slots__ = ("operator", "module", "context", "arguments", "result_count", "releases")
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    MODULE_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    operator: int
+    module: int
+    context: int
+    arguments: _containers.RepeatedCompositeFieldContainer[GraphArgument]
+    result_count: int
+    releases: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, operator: _Optional[int] = ..., module: _Optional[int] = ..., context: _Optional[int] = ..., arguments: _Optional[_Iterable[_Union[GraphArgument, _Mapping]]] = ..., result_count: _Optional[int] = ..., releases: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class GraphArgument(_message.Message):
+    __slots__ = ("name", "value", "integer", "number", "truth", "text", "dtype", "size", "list")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TRUTH_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: int
+    integer: int
+    number: float
+    truth: bool
+    text: str
+    dtype: DataType
+    size: GraphSize
+    list: GraphArgumentList
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[int] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ..., truth: bool = ..., text: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., size: _Optional[_Union[GraphSize, _Mapping]] = ..., list: _Optional[_Union[GraphArgumentList, _Mapping]] = ...) -> None: ...
+
+class GraphArgumentList(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[GraphArgument]
+    def __init__(self, items: _Optional[_Iterable[_Union[GraphArgument, _Mapping]]] = ...) -> None: ...
+
+class GraphOutput(_message.Message):
+    __slots__ = ("value", "name")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    value: int
+    name: str
+    def __init__(self, value: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...

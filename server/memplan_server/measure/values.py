@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from memplan.types import InputTensor
+from memplan.types import GraphInput, InputTensor
 from memplan_server.models import BuiltModel
 
 __all__ = ["RandomData", "fill_parameters"]
@@ -58,7 +58,7 @@ class RandomData:
         self._hosts: dict[Any, torch.Tensor] = {}
         self._generator = torch.Generator().manual_seed(_SEED)
 
-    def fill_input(self, spec: InputTensor, tensor: torch.Tensor) -> None:
+    def fill_input(self, spec: InputTensor | GraphInput, tensor: torch.Tensor) -> None:
         """Indices below what the model has rows or classes for; masks of ones; else numbers."""
         label = spec.name in self._labels
         self._copy((spec.name, spec.shape), tensor, lambda: self._bound(spec, label))
@@ -84,8 +84,10 @@ class RandomData:
             return host.fill_(1)
         return host.random_(0, bound, generator=self._generator)
 
-    def _bound(self, spec: InputTensor, label: bool) -> int:
+    def _bound(self, spec: InputTensor | GraphInput, label: bool) -> int:
         """Index values are below this; 1 (only index 0) where nothing is known."""
+        if isinstance(spec, GraphInput):
+            return 1
         config = getattr(self._module, "config", None)
         if spec.name in ("attention_mask", "decoder_attention_mask"):
             return _ONES

@@ -9,6 +9,16 @@ names them.
 
 from memplan_server.models.build import build, list_models
 from memplan_server.models.built import BuiltModel
+from memplan_server.models.graph_arguments import torch_dtype
+from memplan_server.models.graph_sizes import input_shape
 from memplan_server.models.outputs import extract_loss, extract_outputs
 
-__all__ = ["BuiltModel", "build", "extract_loss", "extract_outputs", "list_models"]
+__all__ = [
+    "BuiltModel",
+    "build",
+    "extract_loss",
+    "extract_outputs",
+    "input_shape",
+    "list_models",
+    "torch_dtype",
+]

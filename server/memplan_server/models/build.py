@@ -7,6 +7,7 @@ from types import ModuleType
 from memplan.types import CatalogModel, Loss, TrainingJob
 from memplan_server.errors import InvalidJob, UnknownName, Violation
 from memplan_server.models import (
+    graph,
     layer_stack,
     libraries,
     timm_models,
@@ -35,7 +36,10 @@ def build(job: TrainingJob) -> BuiltModel:
         return _build_named(job, job.model.catalog)
     if job.model.layer_stack is not None:
         return layer_stack.build(job, job.model.layer_stack)
-    raise InvalidJob(Violation("job.model", "is required: give one of catalog, layer_stack."))
+    if job.model.graph is not None:
+        return graph.build(job, job.model.graph)
+    said = "is required: give one of catalog, layer_stack, graph."
+    raise InvalidJob(Violation("job.model", said))
 
 
 def list_models() -> tuple[str, ...]:

@@ -41,15 +41,17 @@ class Execution:
 
 def trace_affine(job: TrainingJob, built: BuiltModel, gpu: tuple[int, int]) -> Timeline | None:
     """The timeline at every batch size, or None when the events depend on the batch size."""
+    if built.fixed_batch_size:
+        return None
     prepare(job, built.module)
     first, second = (execute(job, built, gpu, batch_size) for batch_size in BATCH_SIZES)
     if not _same_events(first.recording, second.recording):
         return None
     sizes = [np.array([s.nbytes for s in e.recording.storages], np.int64) for e in (first, second)]
     slope, rest = np.divmod(sizes[1] - sizes[0], second.batch_size - first.batch_size)
-    if rest.any():
-        return None
     intercept = sizes[0] - slope * first.batch_size
+    if rest.any() or (intercept < 0).any():  # below 0: it grows faster than the batch size
+        return None
     return _assemble(job, built, first, intercept, slope, affine=True)
 
 

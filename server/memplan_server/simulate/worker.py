@@ -75,6 +75,10 @@ def trace(job: TrainingJob, compute_capability: tuple[int, int]) -> bytes:
 def _trace_exactly(
     job: TrainingJob, built: models.BuiltModel, compute_capability: tuple[int, int]
 ) -> Timeline:
+    fixed = built.fixed_batch_size
+    if fixed and fixed != job.micro_batch_size:
+        said = f"The graph holds for a batch of {fixed} only, not for {job.micro_batch_size}."
+        raise InvalidJob(Violation("job.micro_batch_size", said))
     timeline = tracing.trace_at(job, built, compute_capability, max(1, job.micro_batch_size))
     note = (
         "the sequence of allocations depends on the batch size; each batch size is simulated apart"

@@ -23,6 +23,7 @@ from torch import nn
 
 from memplan.types import (
     GradientClipping,
+    GraphInput,
     InputTensor,
     Loss,
     MemoryFormat,
@@ -30,7 +31,13 @@ from memplan.types import (
     TrainingJob,
     ZeroGrad,
 )
-from memplan_server.models import BuiltModel, extract_loss, extract_outputs
+from memplan_server.models import (
+    BuiltModel,
+    extract_loss,
+    extract_outputs,
+    input_shape,
+    torch_dtype,
+)
 from memplan_server.timeline import Category, Phase
 from memplan_server.training import optimizers
 from memplan_server.training.observer import Data, Observer, Unobserved, WithoutValues
@@ -98,8 +105,9 @@ class Loop:
 
     def start(self) -> None:
         """Make the optimizer and the gradient scaler."""
-        self.parameters = [p for p in self.built.module.parameters() if p.requires_grad]
-        self.optimizer = optimizers.make(self.job.optimizer, self.parameters)
+        named = [(n, p) for n, p in self.built.module.named_parameters() if p.requires_grad]
+        self.parameters = [parameter for _, parameter in named]
+        self.optimizer = optimizers.make(self.job.optimizer, named, self.built.optimizer_groups)
         self.scaler = torch.amp.GradScaler(
             self.device.type,
             init_scale=_FIRST_SCALE,
@@ -147,25 +155,24 @@ class Loop:
         if first and zero_grad is ZeroGrad.BEFORE_BACKWARD:
             self._zero_grad()
 
-    def _batch(self, specs: Sequence[InputTensor]) -> list[torch.Tensor]:
+    def _batch(self, specs: Sequence[InputTensor | GraphInput]) -> list[torch.Tensor]:
         with self.observer.category(Category.INPUT):
             return [self._input(spec) for spec in specs]
 
-    def _input(self, spec: InputTensor) -> torch.Tensor:
-        dtype: torch.dtype = getattr(torch, spec.dtype.value)
-        channels_last = (
-            self.job.memory_format is MemoryFormat.CHANNELS_LAST and len(spec.shape) == 3
-        )
+    def _input(self, spec: InputTensor | GraphInput) -> torch.Tensor:
+        dtype = torch_dtype(spec.dtype)
+        shape = input_shape(spec, self.batch_size)
+        channels_last = self.job.memory_format is MemoryFormat.CHANNELS_LAST and len(shape) == 4
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        shape = (self.batch_size, *spec.shape)
         tensor = torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
         self.data.fill_input(spec, tensor)
         return tensor
 
     def _forward(self, inputs: list[torch.Tensor], labels: list[torch.Tensor]) -> Any:
         specs = self.built.inputs
-        positional = [t for s, t in zip(specs, inputs, strict=True) if not s.name]
-        named = {s.name: t for s, t in zip(specs, inputs, strict=True) if s.name}
+        pairs = list(zip(specs, inputs, strict=True))
+        positional = [t for s, t in pairs if isinstance(s, GraphInput) or not s.name]
+        named = {s.name: t for s, t in pairs if isinstance(s, InputTensor) and s.name}
         named |= {s.name: t for s, t in zip(self.built.labels, labels, strict=True)}
         return self.built.module(*positional, **named)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from memplan.types import InputTensor
+from memplan.types import GraphInput, InputTensor
 from memplan_server.timeline import Category, Phase
 
 __all__ = ["Data", "Observer", "Unobserved", "WithoutValues"]
@@ -48,8 +48,9 @@ class Observer(Protocol):
 class Data(Protocol):
     """Puts values into the tensors of a batch, in place; nothing else is made on the device."""
 
-    def fill_input(self, spec: InputTensor, tensor: torch.Tensor) -> None:
-        """`tensor` [batch, *spec.shape] is passed to the model as `spec` says."""
+    def fill_input(self, spec: InputTensor | GraphInput, tensor: torch.Tensor) -> None:
+        """`tensor` [batch, *spec.shape], or as a graph has it, is passed to the model as `spec`
+        says."""
 
     def fill_target(self, tensor: torch.Tensor, classes: int | None) -> None:
         """`tensor` is a target: class indices below `classes`, or numbers when that is None."""
@@ -88,7 +89,7 @@ class Unobserved:
 class WithoutValues:
     """For tensors without data."""
 
-    def fill_input(self, spec: InputTensor, tensor: torch.Tensor) -> None:
+    def fill_input(self, spec: InputTensor | GraphInput, tensor: torch.Tensor) -> None:
         """There is nothing to fill."""
 
     def fill_target(self, tensor: torch.Tensor, classes: int | None) -> None:

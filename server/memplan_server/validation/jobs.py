@@ -12,14 +12,15 @@ from memplan.types import (
     CatalogModel,
     InputTensor,
     Loss,
-    Model,
     Optimizer,
+    OptimizerGroup,
     OptimizerImplementation,
     OptimizerType,
     TrainingJob,
     TrainingLoop,
 )
 from memplan_server.errors import Violation
+from memplan_server.validation.graph import graph_violations
 from memplan_server.validation.layers import stack_violations
 from memplan_server.validation.rules import (
     Violations,
@@ -37,9 +38,11 @@ LARGEST_BATCH = 2**24
 MOST_INPUTS = 16
 MOST_ELEMENTS = 2**40
 MOST_CONFIG_VALUES = 1_000
+MOST_GROUPS = 4_096
 DEEPEST_CONFIG = 8
 LARGEST_CONFIG_NUMBER = 2**53
 
+_SOURCES = ("catalog", "layer_stack", "graph")
 MODEL_NAME = re.compile(r"[a-z0-9_-]+/[A-Za-z0-9_.-]+")
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 TASKS = (
@@ -59,10 +62,14 @@ _FUSED = (OptimizerType.ADAM, OptimizerType.ADAMW, OptimizerType.SGD, OptimizerT
 
 def job_violations(job: TrainingJob, at: str, *, batch_required: bool) -> Violations:
     """Every rule that a job breaks. `at` is its path in the request."""
-    yield from _model(job.model, f"{at}.model")
+    yield from _model(job, f"{at}.model")
     yield from _inputs(job, f"{at}.inputs")
     if job.model.layer_stack is not None and job.loss is Loss.MODEL:
         yield Violation(f"{at}.loss", "A layer stack computes no loss of its own; name another.")
+    if job.model.graph is None and job.optimizer.groups:
+        yield Violation(f"{at}.optimizer.groups", "Only the parameters of a graph have groups.")
+    if job.model.graph is not None:
+        yield from _graph_loss(job, f"{at}.loss")
     yield from _optimizer(job.optimizer, f"{at}.optimizer")
     yield from _loop(job.loop, f"{at}.loop")
     yield from _allocator(job.allocator, f"{at}.allocator")
@@ -70,15 +77,39 @@ def job_violations(job: TrainingJob, at: str, *, batch_required: bool) -> Violat
     yield from whole(batch, job.micro_batch_size, 1, LARGEST_BATCH, unset=not batch_required)
 
 
-def _model(model: Model, at: str) -> Violations:
-    if model.catalog is None and model.layer_stack is None:
-        yield Violation(at, "is required: give one of catalog, layer_stack.")
-    if model.catalog is not None and model.layer_stack is not None:
-        yield Violation(at, "Give only one of catalog, layer_stack.")
+def _graph_loss(job: TrainingJob, at: str) -> Violations:
+    assert job.model.graph is not None
+    has_loss = job.model.graph.loss is not None
+    if job.loss is Loss.MODEL and not has_loss:
+        yield Violation(at, "The graph has no loss of its own; name another, or capture one.")
+    if job.loss not in (Loss.MODEL, Loss.UNSPECIFIED) and has_loss:
+        yield Violation(at, f"The graph has a loss of its own; leave {job.loss.value} out.")
+
+
+def _model(job: TrainingJob, at: str) -> Violations:
+    model = job.model
+    given = [name for name in _SOURCES if getattr(model, name) is not None]
+    if not given:
+        yield Violation(at, f"is required: give one of {', '.join(_SOURCES)}.")
+    if len(given) > 1:
+        yield Violation(at, f"Give only one of {', '.join(given)}.")
+    if model.graph is not None:
+        groups = len(job.optimizer.groups)
+        yield from graph_violations(model.graph, groups, f"{at}.graph")
+        yield from _fixed_batch(job, model.graph.fixed_batch_size)
     if model.catalog is not None:
         yield from _catalog_model(model.catalog, f"{at}.catalog")
     if model.layer_stack is not None:
         yield from stack_violations(model.layer_stack, f"{at}.layer_stack")
+
+
+def _fixed_batch(job: TrainingJob, fixed: int) -> Violations:
+    if fixed and job.micro_batch_size != fixed:
+        said = (
+            f"The graph holds for a batch of {fixed} only, since it was captured so: ask for an "
+            f"estimate with micro_batch_size {fixed}."
+        )
+        yield Violation("job.micro_batch_size", said)
 
 
 def _catalog_model(model: CatalogModel, at: str) -> Violations:
@@ -132,6 +163,8 @@ def _inputs(job: TrainingJob, at: str) -> Violations:
     if len(job.inputs) > MOST_INPUTS:
         yield Violation(at, f"has {len(job.inputs):,} entries; at most {MOST_INPUTS} are allowed.")
         return
+    if job.model.graph is not None and job.inputs:
+        yield Violation(at, "A graph has inputs of its own: leave these out.")
     if job.model.layer_stack is not None and len(job.inputs) != 1:
         yield Violation(at, f"A layer stack takes exactly one input, not {len(job.inputs)}.")
     names: set[str] = set()
@@ -152,46 +185,56 @@ def _input(tensor: InputTensor, at: str) -> Violations:
 
 def _optimizer(optimizer: Optimizer, at: str) -> Violations:
     kind = optimizer.type if optimizer.type is not OptimizerType.UNSPECIFIED else OptimizerType.SGD
-    yield from fraction(f"{at}.momentum", optimizer.momentum, high=1)
-    weight_decay = optimizer.weight_decay
+    yield from whole(f"{at}.state_count", optimizer.state_count, 0, 16)
+    yield from unused(
+        f"{at}.state_count",
+        optimizer.state_count != 0 and kind is not OptimizerType.CUSTOM,
+        f"Only CUSTOM takes a state_count; the states of {kind.name} are known.",
+    )
+    yield from _options(optimizer, kind, at)
+    if len(optimizer.groups) > MOST_GROUPS:
+        yield Violation(f"{at}.groups", f"has more than {MOST_GROUPS:,} entries.")
+        return
+    for index, group in enumerate(optimizer.groups):
+        yield from _options(group, kind, f"{at}.groups[{index}]")
+
+
+def _options(options: Optimizer | OptimizerGroup, kind: OptimizerType, at: str) -> Violations:
+    """Options of the optimizer or of one of its groups."""
+    yield from fraction(f"{at}.momentum", options.momentum, high=1)
+    weight_decay = options.weight_decay
     if weight_decay is not None and not 0 <= weight_decay < math.inf:
         wrong = f"must be a number of at least 0, not {weight_decay}."
         yield Violation(f"{at}.weight_decay", wrong)
-    yield from whole(f"{at}.state_count", optimizer.state_count, 0, 16)
-    yield from _optimizer_combinations(optimizer, kind, at)
+    yield from _combinations(options, kind, at)
 
 
-def _optimizer_combinations(optimizer: Optimizer, kind: OptimizerType, at: str) -> Violations:
+def _combinations(options: Optimizer | OptimizerGroup, kind: OptimizerType, at: str) -> Violations:
     """Options of one optimizer given to another."""
     name = kind.name
     yield from unused(
         f"{at}.momentum",
-        optimizer.momentum != 0 and kind not in _MOMENTUM,
+        options.momentum != 0 and kind not in _MOMENTUM,
         f"{name} has no momentum option; SGD and RMSPROP have.",
     )
     yield from unused(
         f"{at}.amsgrad",
-        optimizer.amsgrad and kind not in _AMSGRAD,
+        options.amsgrad and kind not in _AMSGRAD,
         f"{name} has no amsgrad option; ADAM and ADAMW have.",
     )
     yield from unused(
         f"{at}.centered",
-        optimizer.centered and kind is not OptimizerType.RMSPROP,
+        options.centered and kind is not OptimizerType.RMSPROP,
         f"{name} has no centered option; RMSPROP has.",
     )
     yield from unused(
         f"{at}.nesterov",
-        optimizer.nesterov and (kind is not OptimizerType.SGD or optimizer.momentum == 0),
+        options.nesterov and (kind is not OptimizerType.SGD or options.momentum == 0),
         "Nesterov momentum is for SGD with momentum above 0.",
     )
     yield from unused(
-        f"{at}.state_count",
-        optimizer.state_count != 0 and kind is not OptimizerType.CUSTOM,
-        f"Only CUSTOM takes a state_count; the states of {name} are known.",
-    )
-    yield from unused(
         f"{at}.implementation",
-        optimizer.implementation is OptimizerImplementation.FUSED and kind not in _FUSED,
+        options.implementation is OptimizerImplementation.FUSED and kind not in _FUSED,
         f"{name} has no fused implementation; ADAM, ADAMW, SGD and ADAGRAD have.",
     )
 

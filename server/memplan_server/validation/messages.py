@@ -15,13 +15,20 @@ from google.protobuf.message import DecodeError, Message
 
 from memplan.wire import WireError, from_proto
 from memplan_server.errors import InvalidJob, Violation
+from memplan_server.validation.graph import LIMITS, MOST_ITEMS
+from memplan_server.validation.jobs import MOST_GROUPS
 
 __all__ = ["read"]
 
 MOST_ENTRIES = 2_000
-"""Entries of one list or mapping. No rule allows more."""
-MOST_VALUES = 50_000
-"""Values of a whole request: 2,000 layers with all their fields stay below."""
+"""Entries of one list or mapping. No rule allows more, but for those below."""
+ENTRIES = {f"memplan.v1.Graph.{name}": most for name, most in LIMITS.items()} | {
+    "memplan.v1.GraphArgumentList.items": MOST_ITEMS,
+    "memplan.v1.Optimizer.groups": MOST_GROUPS,
+}
+"""The same for the fields whose rules allow another number."""
+MOST_VALUES = 600_000
+"""Values of a whole request: 50,000 nodes of a graph with four arguments each stay below."""
 
 
 def read(message_class: type[Message], data: bytes) -> tuple[Any, list[Violation]]:
@@ -63,8 +70,9 @@ class _Walk:
                 yield Violation(where, f"{value} is no {field.enum_type.name} that is known here.")
 
     def _repeated(self, field: FieldDescriptor, value: Any, path: str) -> Iterator[Violation]:
-        if len(value) > MOST_ENTRIES:
-            found = f"has {len(value):,} entries; no more than {MOST_ENTRIES:,} are allowed."
+        most = ENTRIES.get(field.full_name, MOST_ENTRIES)
+        if len(value) > most:
+            found = f"has {len(value):,} entries; no more than {most:,} are allowed."
             raise InvalidJob(Violation(path, found))
         self._count(path, len(value))
         message = field.message_type

@@ -77,6 +77,11 @@ def _plan_accumulation(request: PlanAccumulationRequest) -> Violations:
 
 def _plan_job(request: PlanJobRequest) -> Violations:
     yield from job_violations(request.job, "job", batch_required=True)
+    graph = request.job.model.graph
+    if graph is not None and graph.fixed_batch_size:
+        only = f"The graph holds for a batch of {graph.fixed_batch_size} only, and a plan searches"
+        said = f"{only} others: ask for an estimate (EstimateMemory) instead."
+        yield Violation("job.model.graph.fixed_batch_size", said)
     yield from _gpus(request.gpus)
     size = request.global_batch_size
     yield from whole("global_batch_size", size, 1, LARGEST_GLOBAL_BATCH, unset=True)

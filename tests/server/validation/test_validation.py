@@ -439,9 +439,9 @@ def test_too_many_entries_are_refused_before_they_are_read(field: str) -> None:
 
 def test_too_many_values_in_all_are_refused() -> None:
     message = planner_pb2.PlanJobRequest()
-    for _ in range(40):
+    for _ in range(410):
         body = message.job.model.layer_stack.layers.add().residual.body
         for _ in range(1500):
             body.add()
-    with pytest.raises(InvalidJob, match="more than 50,000 values"):
+    with pytest.raises(InvalidJob, match="more than 600,000 values"):
         read(planner_pb2.PlanJobRequest, message.SerializeToString())
