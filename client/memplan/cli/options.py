@@ -159,12 +159,19 @@ _JOB: list[Decorator[Any]] = [
         help="Job file, YAML or JSON; `-` reads it from stdin. Options override what it says.",
     ),
     click.option(
+        "--config",
+        "config_file",
+        type=click.Path(exists=True),
+        help="Hugging Face config.json, or its folder, instead of a MODEL.",
+    ),
+    click.option(
         "--input",
         "inputs",
         type=Shorthand(InputTensor, "SHAPE"),
         multiple=True,
         help="One sample of an input: 3x224x224, 512:int64, attention_mask=512:int64. Repeatable.",
     ),
+    _number("sequence-length", int, "N", "Tokens of a sample: the same as --input input_ids=N."),
     _number("batch-size", int, "N", "Samples in one forward and backward pass on one GPU."),
     _member("precision", Precision, f"{_choices(Precision)}. Default: fp32."),
     _member("loss", Loss, f"{_choices(Loss)}."),
@@ -196,6 +203,11 @@ _JOB: list[Decorator[Any]] = [
         help="Constructor option of the model: num_classes=10. Repeatable.",
     ),
     click.option("--task", metavar="NAME", help="Task head of a transformers model: masked-lm."),
+    click.option(
+        "--attention",
+        type=click.Choice(["eager", "sdpa", "flash_attention_2"]),
+        help="attn_implementation of a transformers model. Default: its own, sdpa where it has it.",
+    ),
     click.option("--dry-run", is_flag=True, help="Print the job file for this and do nothing."),
 ]
 

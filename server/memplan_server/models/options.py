@@ -16,12 +16,12 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from memplan_server.errors import InvalidJob, Violation
 
-__all__ = ["MOST_LABELS", "MOST_LAYERS", "checked", "data_only", "describable"]
+__all__ = ["MOST_LABELS", "MOST_LAYERS", "checked", "data_only", "describable", "limits"]
 
 Annotation = Any
 """A type annotation, as an object."""
@@ -82,14 +82,20 @@ def checked(
         except ValueError:
             said = f"{model} takes {_spoken(allowed[name])}, not {_brief(value)}."
             violations.append(Violation(f"{field}.{name}", said))
-        limit = _limit(name)
-        if limit is not None and _largest(value) > limit:
-            violations.append(Violation(f"{field}.{name}", f"must be at most {limit:,}."))
-        if _COUNTS.search(name) and _smallest(value) < 1:
-            violations.append(Violation(f"{field}.{name}", "must be at least 1."))
+    violations += limits({name: options[name] for name in options if name in allowed}, field)
     if violations:
         raise InvalidJob(*violations)
     return taken
+
+
+def limits(options: Mapping[str, Any], field: str) -> Iterator[Violation]:
+    """A violation for each number of layers, labels or sizes that no model has."""
+    for name, value in options.items():
+        limit = _limit(name)
+        if limit is not None and _largest(value) > limit:
+            yield Violation(f"{field}.{name}", f"must be at most {limit:,}.")
+        if _COUNTS.search(name) and _smallest(value) < 1:
+            yield Violation(f"{field}.{name}", "must be at least 1.")
 
 
 def _limit(name: str) -> int | None:

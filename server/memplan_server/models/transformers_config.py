@@ -16,7 +16,7 @@ from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import libraries, options
 from memplan_server.models.construction import first_line
 
-__all__ = ["ATTENTION", "configurations", "make"]
+__all__ = ["ATTENTION", "configurations", "fields", "make"]
 
 ATTENTION = "attn_implementation"
 """An option that is no field: `eager` or `sdpa`."""
@@ -68,6 +68,12 @@ def configurations(config: Any) -> list[Any]:
         if nested is not None:
             found += configurations(nested)
     return found
+
+
+def fields(config: Any) -> frozenset[str]:
+    """Names of the fields that the configuration's class has."""
+    names = {f.name for f in dataclasses.fields(config)}
+    return frozenset(names | set(config.attribute_map))
 
 
 def _overridden(default: Any, overrides: Mapping[str, Any], field: str, model: str) -> Any:

@@ -18,10 +18,21 @@ from torch import nn
 
 from memplan.types import CatalogModel, Loss, TrainingJob
 from memplan_server.errors import InvalidJob, Violation
-from memplan_server.models import libraries, transformers_config, transformers_inputs
+from memplan_server.models import (
+    libraries,
+    transformers_config,
+    transformers_file,
+    transformers_inputs,
+)
 from memplan_server.models.built import BuiltModel
 from memplan_server.models.construction import construction
-from memplan_server.models.transformers_tasks import TASKS, Task, default_task, tasks_of
+from memplan_server.models.transformers_tasks import (
+    TASKS,
+    Task,
+    default_task,
+    task_of_class,
+    tasks_of,
+)
 
 __all__ = ["build", "exists", "list_models"]
 
@@ -45,11 +56,26 @@ def exists(name: str) -> bool:
     return f"transformers/{name}" in list_models()
 
 
+def explain_missing(model: CatalogModel, name: str) -> None:
+    """Raise `InvalidJob` where more can be said than that there is no model `name`."""
+    if name in libraries.load("transformers").CONFIG_MAPPING:
+        known = ", ".join(TASKS)
+        said = f"transformers has no head of {name} for any of the tasks {known}."
+        raise InvalidJob(Violation(f"{FIELD}.name", said))
+    if model.config.get("auto_map"):
+        said = (
+            f"transformers has no model type {name}; its code comes with its weights (auto_map) and "
+            "is never run here. Capture the module where its code is, and plan what was captured."
+        )
+        raise InvalidJob(Violation(f"{FIELD}.config.auto_map", said))
+
+
 def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     """The model type called `name` with its head. Raises `InvalidJob`."""
-    config = transformers_config.make(name, model.config, f"{FIELD}.config", model.name)
-    task = _task(model, name, config)
-    assumptions = _settle(config, task, model.config)
+    config, architecture, assumptions = _configured(model, name)
+    task = _task(model, name, config, architecture)
+    whole = transformers_file.is_whole(model.config)
+    assumptions += _settle(config, task, {} if whole else model.config)
     attention = _attention(model.config)
     with construction(f"{FIELD}.config" if model.config else f"{FIELD}.name"):
         auto_class = getattr(libraries.load("transformers"), task.auto_class)
@@ -64,9 +90,19 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     )
 
 
-def _task(model: CatalogModel, name: str, config: Any) -> Task:
+def _configured(model: CatalogModel, name: str) -> tuple[Any, str, tuple[str, ...]]:
+    """The configuration, the class it was saved with where it is known, and assumptions."""
+    at = f"{FIELD}.config"
+    if not transformers_file.is_whole(model.config):
+        return transformers_config.make(name, model.config, at, model.name), "", ()
+    file = transformers_file.read(model.config, name, at, model.name)
+    return file.config, file.architecture, file.assumptions
+
+
+def _task(model: CatalogModel, name: str, config: Any, architecture: str) -> Task:
     if not model.task:
-        return default_task(name, is_encoder_decoder=bool(config.is_encoder_decoder))
+        of_class = task_of_class(name, architecture)
+        return of_class or default_task(name, is_encoder_decoder=bool(config.is_encoder_decoder))
     task = TASKS.get(model.task)
     available = tasks_of(name)
     if task is None or task not in available:

@@ -17,7 +17,7 @@ from typing import Any
 from memplan.types import DataType, InputTensor
 from memplan_server.models import libraries
 
-__all__ = ["TASKS", "LabelContext", "Task", "default_task", "tasks_of"]
+__all__ = ["TASKS", "LabelContext", "Task", "default_task", "task_of_class", "tasks_of"]
 
 _CTC_TARGET_LENGTH = 128
 
@@ -141,3 +141,12 @@ def default_task(model_type: str, *, is_encoder_decoder: bool) -> Task:
     if is_encoder_decoder:
         tasks = (*(t for t in tasks if t.name in _OF_ENCODER_DECODERS), *tasks)
     return tasks[0]
+
+
+def task_of_class(model_type: str, class_name: str) -> Task | None:
+    """The task that a class of the model type (`LlamaForCausalLM`) is the head for, if any."""
+    for task in tasks_of(model_type):
+        names = _mapping(task)[model_type]
+        if class_name in ((names,) if isinstance(names, str) else names):
+            return task
+    return None
