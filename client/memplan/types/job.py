@@ -14,6 +14,7 @@ from memplan.types.layers import LayerStack
 
 __all__ = [
     "AllocatorSettings",
+    "Assumptions",
     "CatalogModel",
     "DataType",
     "GradientClipping",
@@ -24,7 +25,9 @@ __all__ = [
     "Optimizer",
     "OptimizerImplementation",
     "OptimizerType",
+    "Padding",
     "Precision",
+    "Routing",
     "TrainingJob",
     "TrainingLoop",
     "ZeroGrad",
@@ -164,6 +167,30 @@ class GradientClipping(StrEnum):
     """torch.nn.utils.clip_grad_value_."""
 
 
+class Routing(StrEnum):
+    """How routers of mixture-of-experts spread tokens over experts."""
+
+    UNSPECIFIED = "unspecified"
+    """BALANCED."""
+    BALANCED = "balanced"
+    """Every expert gets the same number of tokens."""
+    WORST_CASE = "worst-case"
+    """All tokens go to the same experts: those are computed with as many tokens as there are."""
+
+
+class Padding(StrEnum):
+    """Whether sequences of a batch differ in length, and how that is told."""
+
+    UNSPECIFIED = "unspecified"
+    """NONE."""
+    NONE = "none"
+    """All have the full length. Attention masks that are passed hold ones only."""
+    PADDED = "padded"
+    """Shorter ones are filled up, and an attention mask with zeros in it is passed."""
+    PACKED = "packed"
+    """Several sequences fill a row without padding, and position_ids that begin anew are passed."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CatalogModel:
     """A model that the server knows by name."""
@@ -232,6 +259,21 @@ class Optimizer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Assumptions:
+    """What is taken for given where memory depends on the values of data, which a simulation does
+    not have. Those that an estimate rests on are among its assumptions."""
+
+    routing: Routing = Routing.UNSPECIFIED
+    """How routers of mixture-of-experts spread tokens over experts. Default: BALANCED."""
+    padding: Padding = Padding.UNSPECIFIED
+    """Whether sequences of a batch differ in length. Default: NONE."""
+    boxes_per_image: int = 0
+    """Objects in each image, for detection models. Default: 8. 1 to 10,000."""
+    images_per_sample: int = 0
+    """Images in each sample of a model that takes images and text. Default: 1. 1 to 1,024."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingLoop:
     """What the loop does besides forward, backward and step."""
 
@@ -287,3 +329,5 @@ class TrainingJob:
     """Settings of the CUDA caching allocator (PYTORCH_CUDA_ALLOC_CONF)."""
     micro_batch_size: int = 0
     """Samples in one forward and backward pass on one GPU. Required, 1 to 2^24."""
+    assumptions: Assumptions = field(default_factory=Assumptions)
+    """What is taken for given where memory depends on the values of data."""

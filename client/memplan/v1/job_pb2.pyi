@@ -126,7 +126,36 @@ GRADIENT_CLIPPING_NORM: GradientClipping
 GRADIENT_CLIPPING_VALUE: GradientClipping
 
 class TrainingJob(_message.Message):
-    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size")
+    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size", "assumptions")
+    class Routing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ROUTING_UNSPECIFIED: _ClassVar[TrainingJob.Routing]
+        ROUTING_BALANCED: _ClassVar[TrainingJob.Routing]
+        ROUTING_WORST_CASE: _ClassVar[TrainingJob.Routing]
+    ROUTING_UNSPECIFIED: TrainingJob.Routing
+    ROUTING_BALANCED: TrainingJob.Routing
+    ROUTING_WORST_CASE: TrainingJob.Routing
+    class Padding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PADDING_UNSPECIFIED: _ClassVar[TrainingJob.Padding]
+        PADDING_NONE: _ClassVar[TrainingJob.Padding]
+        PADDING_PADDED: _ClassVar[TrainingJob.Padding]
+        PADDING_PACKED: _ClassVar[TrainingJob.Padding]
+    PADDING_UNSPECIFIED: TrainingJob.Padding
+    PADDING_NONE: TrainingJob.Padding
+    PADDING_PADDED: TrainingJob.Padding
+    PADDING_PACKED: TrainingJob.Padding
+    class Assumptions(_message.Message):
+        __slots__ = ("routing", "padding", "boxes_per_image", "images_per_sample")
+        ROUTING_FIELD_NUMBER: _ClassVar[int]
+        PADDING_FIELD_NUMBER: _ClassVar[int]
+        BOXES_PER_IMAGE_FIELD_NUMBER: _ClassVar[int]
+        IMAGES_PER_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+        routing: TrainingJob.Routing
+        padding: TrainingJob.Padding
+        boxes_per_image: int
+        images_per_sample: int
+        def __init__(self, routing: _Optional[_Union[TrainingJob.Routing, str]] = ..., padding: _Optional[_Union[TrainingJob.Padding, str]] = ..., boxes_per_image: _Optional[int] = ..., images_per_sample: _Optional[int] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +165,7 @@ class TrainingJob(_message.Message):
     LOOP_FIELD_NUMBER: _ClassVar[int]
     ALLOCATOR_FIELD_NUMBER: _ClassVar[int]
     MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ASSUMPTIONS_FIELD_NUMBER: _ClassVar[int]
     model: Model
     inputs: _containers.RepeatedCompositeFieldContainer[InputTensor]
     loss: Loss
@@ -145,7 +175,8 @@ class TrainingJob(_message.Message):
     loop: TrainingLoop
     allocator: AllocatorSettings
     micro_batch_size: int
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ...) -> None: ...
+    assumptions: TrainingJob.Assumptions
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ..., assumptions: _Optional[_Union[TrainingJob.Assumptions, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("catalog", "layer_stack")

@@ -16,10 +16,13 @@ from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import libraries, options
 from memplan_server.models.construction import first_line
 
-__all__ = ["ATTENTION", "configurations", "fields", "make"]
+__all__ = ["IMPLEMENTATIONS", "configurations", "fields", "make"]
 
-ATTENTION = "attn_implementation"
-"""An option that is no field: `eager` or `sdpa`."""
+IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
+    "attn_implementation": ("eager", "sdpa"),
+    "experts_implementation": ("eager", "grouped_mm", "batched_mm"),
+}
+"""Options that are no fields, and what each can be."""
 
 _NO_OPTIONS = frozenset(
     {
@@ -56,7 +59,7 @@ def make(model_type: str, overrides: Mapping[str, Any], field: str, model: str) 
     except Exception as error:
         said = f"{model} has no default configuration: {first_line(error)}"
         raise InvalidJob(Violation("job.model.catalog.name", said)) from error
-    given = {name: value for name, value in overrides.items() if name != ATTENTION}
+    given = {name: value for name, value in overrides.items() if name not in IMPLEMENTATIONS}
     return _overridden(default, given, field, model) if given else default
 
 

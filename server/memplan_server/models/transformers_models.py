@@ -38,7 +38,6 @@ __all__ = ["build", "exists", "list_models"]
 
 FIELD = "job.model.catalog"
 
-_ATTENTION = ("eager", "sdpa")
 _GENERATIVE = ("causal-lm", "seq2seq-lm", "speech-seq2seq")
 _MASKING = "apply_spec_augment"
 _NO_CACHE = "use_cache is off, as keys and values are not needed again in training"
@@ -76,10 +75,10 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     task = _task(model, name, config, architecture)
     whole = transformers_file.is_whole(model.config)
     assumptions += _settle(config, task, {} if whole else model.config)
-    attention = _attention(model.config)
+    implementations = _implementations(model.config)
     with construction(f"{FIELD}.config" if model.config else f"{FIELD}.name"):
         auto_class = getattr(libraries.load("transformers"), task.auto_class)
-        module: nn.Module = auto_class.from_config(config, **attention)
+        module: nn.Module = auto_class.from_config(config, **implementations)
     fed = transformers_inputs.resolve(job, module, task, model.name)
     return BuiltModel(
         module=module.train(),
@@ -112,14 +111,16 @@ def _task(model: CatalogModel, name: str, config: Any, architecture: str) -> Tas
     return task
 
 
-def _attention(overrides: Mapping[str, Any]) -> dict[str, str]:
-    option = transformers_config.ATTENTION
-    if option not in overrides:
-        return {}
-    if overrides[option] not in _ATTENTION:
-        said = f"must be one of {', '.join(_ATTENTION)}."
-        raise InvalidJob(Violation(f"{FIELD}.config.{option}", said))
-    return {option: overrides[option]}
+def _implementations(overrides: Mapping[str, Any]) -> dict[str, str]:
+    """How attention and experts are computed, where that is said."""
+    said = {}
+    for option, known in transformers_config.IMPLEMENTATIONS.items():
+        if option in overrides:
+            said[option] = overrides[option]
+            if said[option] not in known:
+                violation = Violation(f"{FIELD}.config.{option}", f"must be one of {', '.join(known)}.")
+                raise InvalidJob(violation)
+    return said
 
 
 def _settle(config: Any, task: Task, overrides: Mapping[str, Any]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ def register() -> None:
         library.impl(f"{name}.int", _softmax(name), "AutogradPrivateUse1")
     for name in ("_fused_sgd_", "_fused_adagrad_"):
         library.impl(name, _in_place, "Meta")
+    library.impl("one_hot", _one_hot, "AutogradPrivateUse1")
     library.impl("_grouped_mm", _grouped_mm, "Meta", allow_override=True)
     _libraries.append(library)
 
@@ -48,6 +49,14 @@ def _grouped_mm(
     padded = -(-size[-1] // per_16_bytes) * per_16_bytes
     stride = (size[-2] * padded, padded, 1)[-len(size) :]
     return torch.empty_strided(size, stride, dtype=dtype, device=a.device)
+
+
+def _one_hot(indices: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
+    """Zeros and a scatter, as on CUDA. Source: `one_hot` in aten/src/ATen/native/Onehot.cpp."""
+    if num_classes < 0:
+        num_classes = int(indices.max().item()) + 1
+    zeros = torch.zeros((*indices.shape, num_classes), dtype=indices.dtype, device=indices.device)
+    return zeros.scatter_(-1, indices.unsqueeze(-1), 1)
 
 
 def _in_place(*args: object, **kwargs: object) -> None:

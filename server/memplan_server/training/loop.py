@@ -34,6 +34,7 @@ from memplan_server.models import BuiltModel, extract_loss, extract_outputs
 from memplan_server.timeline import Category, Phase
 from memplan_server.training import optimizers
 from memplan_server.training.observer import Data, Observer, Unobserved, WithoutValues
+from memplan_server.training.stated import shape_of
 
 __all__ = ["Loop", "TargetSpec"]
 
@@ -158,7 +159,7 @@ class Loop:
             self.job.memory_format is MemoryFormat.CHANNELS_LAST and len(spec.shape) == 3
         )
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        shape = (self.batch_size, *spec.shape)
+        shape = shape_of(self.built, spec, self.batch_size)
         tensor = torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
         self.data.fill_input(spec, tensor)
         return tensor
@@ -168,7 +169,7 @@ class Loop:
         positional = [t for s, t in zip(specs, inputs, strict=True) if not s.name]
         named = {s.name: t for s, t in zip(specs, inputs, strict=True) if s.name}
         named |= {s.name: t for s, t in zip(self.built.labels, labels, strict=True)}
-        return self.built.module(*positional, **named)
+        return self.built.module(*positional, **named, **self.built.options)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = _AUTOCAST.get(self.job.precision)
