@@ -19,7 +19,7 @@ from memplan_server.models.construction import first_line
 __all__ = ["IMPLEMENTATIONS", "configurations", "fields", "make"]
 
 IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
-    "attn_implementation": ("eager", "sdpa"),
+    "attn_implementation": ("eager", "sdpa", "flash_attention_2"),
     "experts_implementation": ("eager", "grouped_mm", "batched_mm"),
 }
 """Options that are no fields, and what each can be."""

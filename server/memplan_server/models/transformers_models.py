@@ -10,8 +10,9 @@ depends on the values of its tokens; targets are lists of boxes).
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -76,7 +77,8 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     whole = transformers_file.is_whole(model.config)
     assumptions += _settle(config, task, {} if whole else model.config)
     implementations = _implementations(model.config)
-    with construction(f"{FIELD}.config" if model.config else f"{FIELD}.name"):
+    at = f"{FIELD}.config" if model.config else f"{FIELD}.name"
+    with construction(at), _without_looking_for_flash_attn():
         auto_class = getattr(libraries.load("transformers"), task.auto_class)
         module: nn.Module = auto_class.from_config(config, **implementations)
     fed = transformers_inputs.resolve(job, module, task, model.name)
@@ -121,6 +123,18 @@ def _implementations(overrides: Mapping[str, Any]) -> dict[str, str]:
                 violation = Violation(f"{FIELD}.config.{option}", f"must be one of {', '.join(known)}.")
                 raise InvalidJob(violation)
     return said
+
+
+@contextlib.contextmanager
+def _without_looking_for_flash_attn() -> Iterator[None]:
+    """Whether the package and a GPU for it are here does not matter: they are simulated."""
+    base = libraries.load("transformers").PreTrainedModel
+    original = base._flash_attn_import_error
+    base._flash_attn_import_error = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        base._flash_attn_import_error = original
 
 
 def _settle(config: Any, task: Task, overrides: Mapping[str, Any]) -> tuple[str, ...]:

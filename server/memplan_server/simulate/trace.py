@@ -23,6 +23,7 @@ from memplan_server.simulate import (
     attention,
     autocast,
     device,
+    flash,
     known,
     libraries,
     placing,
@@ -93,6 +94,7 @@ def execute(
     with (
         _collected_by_step(),
         libraries.unaware_of_fake_tensors(),
+        flash.stands_in(),
         placing.restored(built.module),
         recorder,
         _modules_followed(recorder, built.module),
