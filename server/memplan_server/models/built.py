@@ -22,6 +22,8 @@ class Stated:
     """Those of one sample, on the host; every sample has the same."""
     assumption: str
     """What they are, in a sentence without a full stop."""
+    ordinary: range | None = None
+    """Elements equal to the first of these may be any of them."""
     padded: bool = False
     """Whether every sample but the first ends with a 0."""
 

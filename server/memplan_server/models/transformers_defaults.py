@@ -9,7 +9,7 @@ from torch import nn
 from memplan.types import DataType
 from memplan_server.models import transformers_config
 
-__all__ = ["BOOLEANS", "INDICES", "holds_indices", "learned_positions", "main_shape"]
+__all__ = ["BOOLEANS", "INDICES", "holds_indices", "image_shape", "learned_positions", "main_shape"]
 
 INDICES = DataType.INT64
 BOOLEANS = ("bool_masked_pos",)
@@ -42,8 +42,9 @@ def holds_indices(name: str) -> bool:
     return name.endswith(("ids", "mask", "labels", "positions", "position", "bbox"))
 
 
-def main_shape(module: nn.Module, name: str, task: str) -> tuple[int, ...]:
-    """Shape of one sample of the main input when the job does not give one."""
+def main_shape(module: nn.Module, name: str, task: str, room: int = 0) -> tuple[int, ...]:
+    """Shape of one sample of the main input when the job does not give one; `room` tokens more
+    where it is text."""
     config: Any = module.config
     if name == "pixel_values" or name == "pixel_values_videos":
         return _pixels(config, video=task == "video-classification")
@@ -52,14 +53,19 @@ def main_shape(module: nn.Module, name: str, task: str) -> tuple[int, ...]:
     if name == "input_values":
         bins = getattr(config, "num_mel_bins", None)
         return (_AUDIO_SAMPLES,) if bins is None else (int(config.max_length), int(bins))
-    return (_sequence(module),)
+    return (_sequence(module, room),)
 
 
-def _sequence(module: nn.Module) -> int:
+def image_shape(config: Any) -> tuple[int, ...]:
+    """Shape of the image that the vision part is made for."""
+    return _pixels(config, video=False)
+
+
+def _sequence(module: nn.Module, room: int) -> int:
     config = _text(module.config)
     limits = [getattr(config, name, None) for name in _POSITIONS]
     limits.append(learned_positions(module))
-    return min([_SEQUENCE, *(n for n in limits if isinstance(n, int) and n > 0)])
+    return min([_SEQUENCE + room, *(n for n in limits if isinstance(n, int) and n > 0)])
 
 
 def _text(config: Any) -> Any:

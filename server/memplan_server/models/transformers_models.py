@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -86,6 +87,9 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
         module=module.train(),
         inputs=fed.inputs,
         labels=fed.labels,
+        stated=fed.stated,
+        flattened=fed.flattened,
+        options=fed.options,
         returns_loss=job.loss in (Loss.UNSPECIFIED, Loss.MODEL),
         assumptions=(*assumptions, *fed.assumptions),
     )
@@ -127,14 +131,24 @@ def _implementations(overrides: Mapping[str, Any]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _without_looking_for_flash_attn() -> Iterator[None]:
-    """Whether the package and a GPU for it are here does not matter: they are simulated."""
-    base = libraries.load("transformers").PreTrainedModel
-    original = base._flash_attn_import_error
-    base._flash_attn_import_error = lambda *args, **kwargs: None
+    """Whether the package and a GPU for it are here does not matter: they are simulated.
+
+    Nothing is taken from the hub in its place.
+    """
+    utils: Any = importlib.import_module("transformers.modeling_utils")
+    replaced: list[tuple[Any, str, Any]] = [
+        (utils.PreTrainedModel, "_flash_attn_import_error", lambda *args, **kwargs: None),
+        (utils, "is_kernels_available", lambda *args, **kwargs: False),
+        (utils, "lazy_import_flash_attention", lambda *args, **kwargs: None),
+    ]
+    originals = [getattr(holder, name) for holder, name, _ in replaced]
+    for holder, name, stand_in in replaced:
+        setattr(holder, name, stand_in)
     try:
         yield
     finally:
-        base._flash_attn_import_error = original
+        for (holder, name, _), original in zip(replaced, originals, strict=True):
+            setattr(holder, name, original)
 
 
 def _settle(config: Any, task: Task, overrides: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from memplan.types import DataType, InputTensor
@@ -49,6 +49,10 @@ class Task:
     """transformers' mapping from model type to class name."""
     labels: Labels
     """The targets of one sample."""
+    needs: tuple[str, ...] = ()
+    """Inputs beside the main one."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of forward()."""
 
 
 def _indices(name: str, shape: tuple[int, ...] = ()) -> InputTensor:
@@ -83,12 +87,17 @@ def _each_pixel(context: LabelContext) -> tuple[InputTensor, ...]:
     return (_indices("labels", context.shape[-2:]),)
 
 
-def _task(name: str, auto_class: str, mapping: str, labels: Labels) -> Task:
+def _no_labels(context: LabelContext) -> tuple[InputTensor, ...]:
+    return ()
+
+
+def _task(name: str, auto_class: str, mapping: str, labels: Labels, **more: Any) -> Task:
     return Task(
         name=name,
         auto_class=f"AutoModelFor{auto_class}",
         mapping=f"MODEL_FOR_{mapping}_MAPPING_NAMES",
         labels=labels,
+        **more,
     )
 
 
@@ -113,6 +122,15 @@ TASKS: Mapping[str, Task] = {
         ),
         _task("token-classification", "TokenClassification", "TOKEN_CLASSIFICATION", _each_token),
         _task("question-answering", "QuestionAnswering", "QUESTION_ANSWERING", _span),
+        _task(
+            "zero-shot-image-classification",
+            "ZeroShotImageClassification",
+            "ZERO_SHOT_IMAGE_CLASSIFICATION",
+            _no_labels,
+            needs=("input_ids", "pixel_values"),
+            options={"return_loss": True},
+        ),
+        _task("image-text-to-text", "ImageTextToText", "IMAGE_TEXT_TO_TEXT", _each_token),
         _task("ctc", "CTC", "CTC", _transcript),
     )
 }
