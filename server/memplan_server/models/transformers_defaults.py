@@ -36,6 +36,9 @@ _POSITIONS = (
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "position_embedding")
 """Names of modules that are tables of learned positions."""
 
+_NOT_TEXT = ("vision", "visual", "image")
+"""Parts of the names of modules whose positions are not those of text."""
+
 
 def holds_indices(name: str) -> bool:
     """Whether an input of forward() holds indices or a mask of 0 and 1."""
@@ -104,7 +107,9 @@ def learned_positions(module: nn.Module) -> int | None:
     """
     lengths = []
     for name, table in module.named_modules():
-        if name.rpartition(".")[2] in _POSITION_TABLES and isinstance(table, nn.Embedding):
+        of_text = not any(part in name for part in _NOT_TEXT)
+        named = of_text and name.rpartition(".")[2] in _POSITION_TABLES
+        if named and isinstance(table, nn.Embedding):
             padding = table.padding_idx
             lengths.append(table.num_embeddings - (0 if padding is None else padding + 1))
     return min(lengths, default=None)

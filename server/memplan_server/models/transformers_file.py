@@ -10,6 +10,7 @@ out is refused.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,7 @@ def read(given: Mapping[str, Any], model_type: str, field: str, model: str) -> C
         raise InvalidJob(*violations)
     config_class = libraries.load("transformers").CONFIG_MAPPING[model_type]
     try:
-        config = config_class.from_dict(_cleaned(given))
+        config = config_class.from_dict(_with_floats(_cleaned(given), config_class))
     except Exception as error:
         said = f"{model} cannot be configured so: {first_line(error)}"
         raise InvalidJob(Violation(field, said)) from error
@@ -127,6 +128,28 @@ def _violations(value: Any, field: str) -> Iterator[Violation]:
             yield Violation(f"{field}.{name}", _REFUSED[name])
         else:
             yield from _violations(item, f"{field}.{name}")
+
+
+def _with_floats(fields: dict[str, Any], config_class: Any) -> dict[str, Any]:
+    """Numbers as the class takes them: a whole one may have been written with a fraction of 0."""
+    takes = {f.name: f.type for f in dataclasses.fields(config_class)}
+    nested = getattr(config_class, "sub_configs", {})
+    made = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping) and name in nested:
+            known = libraries.load("transformers").CONFIG_MAPPING
+            named = value.get("model_type")
+            inner = known[named] if named in known else nested[name]
+            made[name] = _with_floats(dict(value), inner) if _has_fields(inner) else value
+        elif type(value) is int and name in takes:
+            made[name] = options.number(value, takes[name])
+        else:
+            made[name] = value
+    return made
+
+
+def _has_fields(config_class: Any) -> bool:
+    return dataclasses.is_dataclass(config_class)
 
 
 def _cleaned(value: Any) -> Any:

@@ -141,16 +141,16 @@ _OF_ENCODER_DECODERS = ("seq2seq-lm", "speech-seq2seq")
 
 
 @functools.cache
-def _mapping(task: Task) -> Mapping[str, Any]:
+def _mapping(name: str) -> Mapping[str, Any]:
     libraries.load("transformers")
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
-    mapping: Mapping[str, Any] = getattr(auto, task.mapping)
+    mapping: Mapping[str, Any] = getattr(auto, name)
     return mapping
 
 
 def tasks_of(model_type: str) -> tuple[Task, ...]:
     """The tasks that a model type has heads for."""
-    return tuple(task for task in TASKS.values() if model_type in _mapping(task))
+    return tuple(task for task in TASKS.values() if model_type in _mapping(task.mapping))
 
 
 def default_task(model_type: str, *, is_encoder_decoder: bool) -> Task:
@@ -163,8 +163,9 @@ def default_task(model_type: str, *, is_encoder_decoder: bool) -> Task:
 
 def task_of_class(model_type: str, class_name: str) -> Task | None:
     """The task that a class of the model type (`LlamaForCausalLM`) is the head for, if any."""
-    for task in tasks_of(model_type):
-        names = _mapping(task)[model_type]
+    with_images_first = sorted(tasks_of(model_type), key=lambda t: t.name != "image-text-to-text")
+    for task in with_images_first:
+        names = _mapping(task.mapping)[model_type]
         if class_name in ((names,) if isinstance(names, str) else names):
             return task
     return None
