@@ -96,7 +96,6 @@ def normalize(job: TrainingJob) -> TrainingJob:
             job.assumptions,
             routing=Routing.BALANCED,
             padding=Padding.NONE,
-            boxes_per_image=8,
             images_per_sample=1,
         ),
     )

@@ -24,7 +24,9 @@ from memplan.types import (
     MemoryFormat,
     OptimizerImplementation,
     OptimizerType,
+    Padding,
     Precision,
+    Routing,
     ZeroGrad,
 )
 from memplan.wire import WireError, from_dict
@@ -208,6 +210,9 @@ _JOB: list[Decorator[Any]] = [
         type=click.Choice(["eager", "sdpa", "flash_attention_2"]),
         help="attn_implementation of a transformers model. Default: its own, sdpa where it has it.",
     ),
+    _member("padding", Padding, f"Of sequences: {_choices(Padding)}. Default: none."),
+    _member("routing", Routing, f"Of tokens to experts: {_choices(Routing)}. Default: balanced."),
+    _number("images-per-sample", int, "N", "Images beside the text of a sample. Default: 1."),
     click.option("--dry-run", is_flag=True, help="Print the job file for this and do nothing."),
 ]
 

@@ -200,13 +200,16 @@ class CatalogModel:
     ListModels lists them. Required."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Constructor options that differ from the library's defaults: `num_classes` for torchvision
-    and timm, any field of the config class for transformers (`num_hidden_layers`, `vocab_size`).
-    Numbers without a fraction become integers. At most 1,000 values, nested at most 8 deep; numbers
+    and timm, any field of the config class for transformers (`num_hidden_layers`, `vocab_size`),
+    `attn_implementation` and `experts_implementation`. With a `model_type` it is a whole
+    `config.json` of Hugging Face, and the task is that of its `architectures`. Numbers without a fraction become integers. At most 1,000 values, nested at most 8 deep; numbers
     of at most 2^53 either way; texts of at most 1,000 characters."""
     task: str = ""
     """Task head, for transformers: `masked-lm`, `causal-lm`, `seq2seq-lm`, `sequence-
-    classification`, `token-classification`, `question-answering`, `image-classification`. Default:
-    what the model type is pretrained for."""
+    classification`, `token-classification`, `question-answering`, `image-classification`,
+    `image-text-to-text`, `zero-shot-image-classification`, `speech-seq2seq`,
+    `video-classification`, `audio-classification`, `semantic-segmentation`, `ctc`. Default: what
+    the model type is pretrained for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -267,8 +270,6 @@ class Assumptions:
     """How routers of mixture-of-experts spread tokens over experts. Default: BALANCED."""
     padding: Padding = Padding.UNSPECIFIED
     """Whether sequences of a batch differ in length. Default: NONE."""
-    boxes_per_image: int = 0
-    """Objects in each image, for detection models. Default: 8. 1 to 10,000."""
     images_per_sample: int = 0
     """Images in each sample of a model that takes images and text. Default: 1. 1 to 1,024."""
 

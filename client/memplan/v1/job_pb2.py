@@ -26,33 +26,33 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from memplan.v1 import layers_pb2 as memplan_dot_v1_dot_layers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14memplan/v1/job.proto\x12\nmemplan.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17memplan/v1/layers.proto\"\x9f\x03\n\x0bTrainingJob\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.memplan.v1.Model\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.memplan.v1.InputTensor\x12\x1e\n\x04loss\x18\x03 \x01(\x0e\x32\x10.memplan.v1.Loss\x12(\n\toptimizer\x18\x04 \x01(\x0b\x32\x15.memplan.v1.Optimizer\x12(\n\tprecision\x18\x05 \x01(\x0e\x32\x15.memplan.v1.Precision\x12/\n\rmemory_format\x18\x06 \x01(\x0e\x32\x18.memplan.v1.MemoryFormat\x12&\n\x04loop\x18\x07 \x01(\x0b\x32\x18.memplan.v1.TrainingLoop\x12\x30\n\tallocator\x18\x08 \x01(\x0b\x32\x1d.memplan.v1.AllocatorSettings\x12\x18\n\x10micro_batch_size\x18\t \x01(\x03\x12,\n\x0b\x61ssumptions\x18\x0b \x01(\x0b\x32\x17.memplan.v1.Assumptions\"m\n\x05Model\x12+\n\x07\x63\x61talog\x18\x01 \x01(\x0b\x32\x18.memplan.v1.CatalogModelH\x00\x12-\n\x0blayer_stack\x18\x02 \x01(\x0b\x32\x16.memplan.v1.LayerStackH\x00\x42\x08\n\x06source\"S\n\x0c\x43\x61talogModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04task\x18\x03 \x01(\t\"O\n\x0bInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12#\n\x05\x64type\x18\x03 \x01(\x0e\x32\x14.memplan.v1.DataType\"\xf9\x01\n\tOptimizer\x12\'\n\x04type\x18\x01 \x01(\x0e\x32\x19.memplan.v1.OptimizerType\x12;\n\x0eimplementation\x18\x02 \x01(\x0e\x32#.memplan.v1.OptimizerImplementation\x12\x10\n\x08momentum\x18\x03 \x01(\x01\x12\x0f\n\x07\x61msgrad\x18\x04 \x01(\x08\x12\x10\n\x08\x63\x65ntered\x18\x05 \x01(\x08\x12\x10\n\x08nesterov\x18\x06 \x01(\x08\x12\x19\n\x0cweight_decay\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bstate_count\x18\x08 \x01(\x05\x42\x0f\n\r_weight_decay\"\x8d\x01\n\x0b\x41ssumptions\x12$\n\x07routing\x18\x01 \x01(\x0e\x32\x13.memplan.v1.Routing\x12$\n\x07padding\x18\x02 \x01(\x0e\x32\x13.memplan.v1.Padding\x12\x17\n\x0f\x62oxes_per_image\x18\x03 \x01(\x05\x12\x19\n\x11images_per_sample\x18\x04 \x01(\x05\"\xf6\x01\n\x0cTrainingLoop\x12\'\n\tzero_grad\x18\x01 \x01(\x0e\x32\x14.memplan.v1.ZeroGrad\x12\"\n\x15zero_grad_set_to_none\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x37\n\x11gradient_clipping\x18\x03 \x01(\x0e\x32\x1c.memplan.v1.GradientClipping\x12\x1a\n\x12\x61\x63\x63umulation_steps\x18\x04 \x01(\x03\x12\x19\n\x0ckeep_outputs\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x18\n\x16_zero_grad_set_to_noneB\x0f\n\r_keep_outputs\"\x93\x01\n\x11\x41llocatorSettings\x12\x1b\n\x13\x65xpandable_segments\x18\x01 \x01(\x08\x12 \n\x18roundup_power2_divisions\x18\x02 \x01(\x05\x12\x19\n\x11max_split_size_mb\x18\x03 \x01(\x03\x12$\n\x1cgarbage_collection_threshold\x18\x04 \x01(\x01*\xbe\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x06\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x07*\x99\x01\n\x04Loss\x12\x14\n\x10LOSS_UNSPECIFIED\x10\x00\x12\x16\n\x12LOSS_CROSS_ENTROPY\x10\x01\x12)\n%LOSS_BINARY_CROSS_ENTROPY_WITH_LOGITS\x10\x02\x12\x0c\n\x08LOSS_MSE\x10\x03\x12\x0b\n\x07LOSS_L1\x10\x04\x12\x0e\n\nLOSS_MODEL\x10\x05\x12\r\n\tLOSS_MEAN\x10\x06*\xeb\x01\n\rOptimizerType\x12\x1e\n\x1aOPTIMIZER_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12OPTIMIZER_TYPE_SGD\x10\x01\x12\x17\n\x13OPTIMIZER_TYPE_ADAM\x10\x02\x12\x18\n\x14OPTIMIZER_TYPE_ADAMW\x10\x03\x12\x1a\n\x16OPTIMIZER_TYPE_ADAGRAD\x10\x04\x12\x1a\n\x16OPTIMIZER_TYPE_RMSPROP\x10\x05\x12\x1c\n\x18OPTIMIZER_TYPE_ADAFACTOR\x10\x06\x12\x19\n\x15OPTIMIZER_TYPE_CUSTOM\x10\x07*\xb2\x01\n\x17OptimizerImplementation\x12(\n$OPTIMIZER_IMPLEMENTATION_UNSPECIFIED\x10\x00\x12$\n OPTIMIZER_IMPLEMENTATION_FOREACH\x10\x01\x12\"\n\x1eOPTIMIZER_IMPLEMENTATION_FUSED\x10\x02\x12#\n\x1fOPTIMIZER_IMPLEMENTATION_SINGLE\x10\x03*\xa6\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_TF32\x10\x02\x12\x16\n\x12PRECISION_AMP_FP16\x10\x03\x12\x16\n\x12PRECISION_AMP_BF16\x10\x04\x12\x12\n\x0ePRECISION_BF16\x10\x05\x12\x12\n\x0ePRECISION_FP16\x10\x06*l\n\x0cMemoryFormat\x12\x1d\n\x19MEMORY_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18MEMORY_FORMAT_CONTIGUOUS\x10\x01\x12\x1f\n\x1bMEMORY_FORMAT_CHANNELS_LAST\x10\x02*P\n\x07Routing\x12\x17\n\x13ROUTING_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUTING_BALANCED\x10\x01\x12\x16\n\x12ROUTING_WORST_CASE\x10\x02*\\\n\x07Padding\x12\x17\n\x13PADDING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPADDING_NONE\x10\x01\x12\x12\n\x0ePADDING_PADDED\x10\x02\x12\x12\n\x0ePADDING_PACKED\x10\x03*\x91\x01\n\x08ZeroGrad\x12\x19\n\x15ZERO_GRAD_UNSPECIFIED\x10\x00\x12\x1c\n\x18ZERO_GRAD_BEFORE_FORWARD\x10\x01\x12\x1d\n\x19ZERO_GRAD_BEFORE_BACKWARD\x10\x02\x12\x18\n\x14ZERO_GRAD_AFTER_STEP\x10\x03\x12\x13\n\x0fZERO_GRAD_NEVER\x10\x04*\x8a\x01\n\x10GradientClipping\x12!\n\x1dGRADIENT_CLIPPING_UNSPECIFIED\x10\x00\x12\x1a\n\x16GRADIENT_CLIPPING_NONE\x10\x01\x12\x1a\n\x16GRADIENT_CLIPPING_NORM\x10\x02\x12\x1b\n\x17GRADIENT_CLIPPING_VALUE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14memplan/v1/job.proto\x12\nmemplan.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17memplan/v1/layers.proto\"\x9f\x03\n\x0bTrainingJob\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.memplan.v1.Model\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.memplan.v1.InputTensor\x12\x1e\n\x04loss\x18\x03 \x01(\x0e\x32\x10.memplan.v1.Loss\x12(\n\toptimizer\x18\x04 \x01(\x0b\x32\x15.memplan.v1.Optimizer\x12(\n\tprecision\x18\x05 \x01(\x0e\x32\x15.memplan.v1.Precision\x12/\n\rmemory_format\x18\x06 \x01(\x0e\x32\x18.memplan.v1.MemoryFormat\x12&\n\x04loop\x18\x07 \x01(\x0b\x32\x18.memplan.v1.TrainingLoop\x12\x30\n\tallocator\x18\x08 \x01(\x0b\x32\x1d.memplan.v1.AllocatorSettings\x12\x18\n\x10micro_batch_size\x18\t \x01(\x03\x12,\n\x0b\x61ssumptions\x18\x0b \x01(\x0b\x32\x17.memplan.v1.Assumptions\"m\n\x05Model\x12+\n\x07\x63\x61talog\x18\x01 \x01(\x0b\x32\x18.memplan.v1.CatalogModelH\x00\x12-\n\x0blayer_stack\x18\x02 \x01(\x0b\x32\x16.memplan.v1.LayerStackH\x00\x42\x08\n\x06source\"S\n\x0c\x43\x61talogModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04task\x18\x03 \x01(\t\"O\n\x0bInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12#\n\x05\x64type\x18\x03 \x01(\x0e\x32\x14.memplan.v1.DataType\"\xf9\x01\n\tOptimizer\x12\'\n\x04type\x18\x01 \x01(\x0e\x32\x19.memplan.v1.OptimizerType\x12;\n\x0eimplementation\x18\x02 \x01(\x0e\x32#.memplan.v1.OptimizerImplementation\x12\x10\n\x08momentum\x18\x03 \x01(\x01\x12\x0f\n\x07\x61msgrad\x18\x04 \x01(\x08\x12\x10\n\x08\x63\x65ntered\x18\x05 \x01(\x08\x12\x10\n\x08nesterov\x18\x06 \x01(\x08\x12\x19\n\x0cweight_decay\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bstate_count\x18\x08 \x01(\x05\x42\x0f\n\r_weight_decay\"t\n\x0b\x41ssumptions\x12$\n\x07routing\x18\x01 \x01(\x0e\x32\x13.memplan.v1.Routing\x12$\n\x07padding\x18\x02 \x01(\x0e\x32\x13.memplan.v1.Padding\x12\x19\n\x11images_per_sample\x18\x03 \x01(\x05\"\xf6\x01\n\x0cTrainingLoop\x12\'\n\tzero_grad\x18\x01 \x01(\x0e\x32\x14.memplan.v1.ZeroGrad\x12\"\n\x15zero_grad_set_to_none\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x37\n\x11gradient_clipping\x18\x03 \x01(\x0e\x32\x1c.memplan.v1.GradientClipping\x12\x1a\n\x12\x61\x63\x63umulation_steps\x18\x04 \x01(\x03\x12\x19\n\x0ckeep_outputs\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x18\n\x16_zero_grad_set_to_noneB\x0f\n\r_keep_outputs\"\x93\x01\n\x11\x41llocatorSettings\x12\x1b\n\x13\x65xpandable_segments\x18\x01 \x01(\x08\x12 \n\x18roundup_power2_divisions\x18\x02 \x01(\x05\x12\x19\n\x11max_split_size_mb\x18\x03 \x01(\x03\x12$\n\x1cgarbage_collection_threshold\x18\x04 \x01(\x01*\xbe\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x06\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x07*\x99\x01\n\x04Loss\x12\x14\n\x10LOSS_UNSPECIFIED\x10\x00\x12\x16\n\x12LOSS_CROSS_ENTROPY\x10\x01\x12)\n%LOSS_BINARY_CROSS_ENTROPY_WITH_LOGITS\x10\x02\x12\x0c\n\x08LOSS_MSE\x10\x03\x12\x0b\n\x07LOSS_L1\x10\x04\x12\x0e\n\nLOSS_MODEL\x10\x05\x12\r\n\tLOSS_MEAN\x10\x06*\xeb\x01\n\rOptimizerType\x12\x1e\n\x1aOPTIMIZER_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12OPTIMIZER_TYPE_SGD\x10\x01\x12\x17\n\x13OPTIMIZER_TYPE_ADAM\x10\x02\x12\x18\n\x14OPTIMIZER_TYPE_ADAMW\x10\x03\x12\x1a\n\x16OPTIMIZER_TYPE_ADAGRAD\x10\x04\x12\x1a\n\x16OPTIMIZER_TYPE_RMSPROP\x10\x05\x12\x1c\n\x18OPTIMIZER_TYPE_ADAFACTOR\x10\x06\x12\x19\n\x15OPTIMIZER_TYPE_CUSTOM\x10\x07*\xb2\x01\n\x17OptimizerImplementation\x12(\n$OPTIMIZER_IMPLEMENTATION_UNSPECIFIED\x10\x00\x12$\n OPTIMIZER_IMPLEMENTATION_FOREACH\x10\x01\x12\"\n\x1eOPTIMIZER_IMPLEMENTATION_FUSED\x10\x02\x12#\n\x1fOPTIMIZER_IMPLEMENTATION_SINGLE\x10\x03*\xa6\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_TF32\x10\x02\x12\x16\n\x12PRECISION_AMP_FP16\x10\x03\x12\x16\n\x12PRECISION_AMP_BF16\x10\x04\x12\x12\n\x0ePRECISION_BF16\x10\x05\x12\x12\n\x0ePRECISION_FP16\x10\x06*l\n\x0cMemoryFormat\x12\x1d\n\x19MEMORY_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18MEMORY_FORMAT_CONTIGUOUS\x10\x01\x12\x1f\n\x1bMEMORY_FORMAT_CHANNELS_LAST\x10\x02*P\n\x07Routing\x12\x17\n\x13ROUTING_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUTING_BALANCED\x10\x01\x12\x16\n\x12ROUTING_WORST_CASE\x10\x02*\\\n\x07Padding\x12\x17\n\x13PADDING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPADDING_NONE\x10\x01\x12\x12\n\x0ePADDING_PADDED\x10\x02\x12\x12\n\x0ePADDING_PACKED\x10\x03*\x91\x01\n\x08ZeroGrad\x12\x19\n\x15ZERO_GRAD_UNSPECIFIED\x10\x00\x12\x1c\n\x18ZERO_GRAD_BEFORE_FORWARD\x10\x01\x12\x1d\n\x19ZERO_GRAD_BEFORE_BACKWARD\x10\x02\x12\x18\n\x14ZERO_GRAD_AFTER_STEP\x10\x03\x12\x13\n\x0fZERO_GRAD_NEVER\x10\x04*\x8a\x01\n\x10GradientClipping\x12!\n\x1dGRADIENT_CLIPPING_UNSPECIFIED\x10\x00\x12\x1a\n\x16GRADIENT_CLIPPING_NONE\x10\x01\x12\x1a\n\x16GRADIENT_CLIPPING_NORM\x10\x02\x12\x1b\n\x17GRADIENT_CLIPPING_VALUE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'memplan.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=1582
-  _globals['_DATATYPE']._serialized_end=1772
-  _globals['_LOSS']._serialized_start=1775
-  _globals['_LOSS']._serialized_end=1928
-  _globals['_OPTIMIZERTYPE']._serialized_start=1931
-  _globals['_OPTIMIZERTYPE']._serialized_end=2166
-  _globals['_OPTIMIZERIMPLEMENTATION']._serialized_start=2169
-  _globals['_OPTIMIZERIMPLEMENTATION']._serialized_end=2347
-  _globals['_PRECISION']._serialized_start=2350
-  _globals['_PRECISION']._serialized_end=2516
-  _globals['_MEMORYFORMAT']._serialized_start=2518
-  _globals['_MEMORYFORMAT']._serialized_end=2626
-  _globals['_ROUTING']._serialized_start=2628
-  _globals['_ROUTING']._serialized_end=2708
-  _globals['_PADDING']._serialized_start=2710
-  _globals['_PADDING']._serialized_end=2802
-  _globals['_ZEROGRAD']._serialized_start=2805
-  _globals['_ZEROGRAD']._serialized_end=2950
-  _globals['_GRADIENTCLIPPING']._serialized_start=2953
-  _globals['_GRADIENTCLIPPING']._serialized_end=3091
+  _globals['_DATATYPE']._serialized_start=1556
+  _globals['_DATATYPE']._serialized_end=1746
+  _globals['_LOSS']._serialized_start=1749
+  _globals['_LOSS']._serialized_end=1902
+  _globals['_OPTIMIZERTYPE']._serialized_start=1905
+  _globals['_OPTIMIZERTYPE']._serialized_end=2140
+  _globals['_OPTIMIZERIMPLEMENTATION']._serialized_start=2143
+  _globals['_OPTIMIZERIMPLEMENTATION']._serialized_end=2321
+  _globals['_PRECISION']._serialized_start=2324
+  _globals['_PRECISION']._serialized_end=2490
+  _globals['_MEMORYFORMAT']._serialized_start=2492
+  _globals['_MEMORYFORMAT']._serialized_end=2600
+  _globals['_ROUTING']._serialized_start=2602
+  _globals['_ROUTING']._serialized_end=2682
+  _globals['_PADDING']._serialized_start=2684
+  _globals['_PADDING']._serialized_end=2776
+  _globals['_ZEROGRAD']._serialized_start=2779
+  _globals['_ZEROGRAD']._serialized_end=2924
+  _globals['_GRADIENTCLIPPING']._serialized_start=2927
+  _globals['_GRADIENTCLIPPING']._serialized_end=3065
   _globals['_TRAININGJOB']._serialized_start=92
   _globals['_TRAININGJOB']._serialized_end=507
   _globals['_MODEL']._serialized_start=509
@@ -63,10 +63,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INPUTTENSOR']._serialized_end=784
   _globals['_OPTIMIZER']._serialized_start=787
   _globals['_OPTIMIZER']._serialized_end=1036
-  _globals['_ASSUMPTIONS']._serialized_start=1039
-  _globals['_ASSUMPTIONS']._serialized_end=1180
-  _globals['_TRAININGLOOP']._serialized_start=1183
-  _globals['_TRAININGLOOP']._serialized_end=1429
-  _globals['_ALLOCATORSETTINGS']._serialized_start=1432
-  _globals['_ALLOCATORSETTINGS']._serialized_end=1579
+  _globals['_ASSUMPTIONS']._serialized_start=1038
+  _globals['_ASSUMPTIONS']._serialized_end=1154
+  _globals['_TRAININGLOOP']._serialized_start=1157
+  _globals['_TRAININGLOOP']._serialized_end=1403
+  _globals['_ALLOCATORSETTINGS']._serialized_start=1406
+  _globals['_ALLOCATORSETTINGS']._serialized_end=1553
 # @@protoc_insertion_point(module_scope)

@@ -218,16 +218,14 @@ class Optimizer(_message.Message):
     def __init__(self, type: _Optional[_Union[OptimizerType, str]] = ..., implementation: _Optional[_Union[OptimizerImplementation, str]] = ..., momentum: _Optional[float] = ..., amsgrad: bool = ..., centered: bool = ..., nesterov: bool = ..., weight_decay: _Optional[float] = ..., state_count: _Optional[int] = ...) -> None: ...
 
 class Assumptions(_message.Message):
-    __slots__ = ("routing", "padding", "boxes_per_image", "images_per_sample")
+    __slots__ = ("routing", "padding", "images_per_sample")
     ROUTING_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
-    BOXES_PER_IMAGE_FIELD_NUMBER: _ClassVar[int]
     IMAGES_PER_SAMPLE_FIELD_NUMBER: _ClassVar[int]
     routing: Routing
     padding: Padding
-    boxes_per_image: int
     images_per_sample: int
-    def __init__(self, routing: _Optional[_Union[Routing, str]] = ..., padding: _Optional[_Union[Padding, str]] = ..., boxes_per_image: _Optional[int] = ..., images_per_sample: _Optional[int] = ...) -> None: ...
+    def __init__(self, routing: _Optional[_Union[Routing, str]] = ..., padding: _Optional[_Union[Padding, str]] = ..., images_per_sample: _Optional[int] = ...) -> None: ...
 
 class TrainingLoop(_message.Message):
     __slots__ = ("zero_grad", "zero_grad_set_to_none", "gradient_clipping", "accumulation_steps", "keep_outputs")

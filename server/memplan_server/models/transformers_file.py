@@ -18,6 +18,7 @@ from typing import Any
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import libraries, options, transformers_config
 from memplan_server.models.construction import first_line
+from memplan_server.models.transformers_config import configurations
 
 __all__ = ["ConfigFile", "is_whole", "read"]
 
@@ -109,7 +110,7 @@ def _assumptions(given: Mapping[str, Any], config: Any) -> Iterator[str]:
     dtype = given.get("dtype") or given.get("torch_dtype")
     if dtype not in (None, "float32"):
         yield f"the file's {dtype} is how weights were saved; the job's precision says what they are"
-    known = transformers_config.fields(config)
+    known = frozenset().union(*map(transformers_config.fields, configurations(config)))
     unknown = sorted(name for name in _cleaned(given) if name not in known | _NOT_FIELDS)
     if unknown:
         yield f"fields that the configuration's class does not have: {', '.join(unknown[:10])}"

@@ -98,7 +98,9 @@ def _image_token(config: Any) -> int:
             found = getattr(each, name, None)
             if isinstance(found, int):
                 return found
-    said = "It has no placeholder token for images; models that put images in otherwise are left out."
+    said = (
+        "It has no placeholder token for images; models that put images in otherwise are left out."
+    )
     raise InvalidJob(Violation("job.model.catalog.task", said))
 
 

@@ -68,7 +68,9 @@ def resolve(job: TrainingJob, module: nn.Module, task: Task, model: str) -> Fed:
     stated = transformers_values.stated(job, module.config, inputs.values(), labels)
     if images is not None:
         of_text = transformers_images.text_row(module, images, given[main].shape[0])
-        typed = {n: InputTensor(name=n, shape=given[main].shape, dtype=DataType.INT64) for n in TYPES}
+        typed = {
+            n: InputTensor(name=n, shape=given[main].shape, dtype=DataType.INT64) for n in TYPES
+        }
         inputs |= {t.name: t for t in images.inputs}
         inputs |= {n: t for n, t in typed.items() if n in parameters}
         stated |= images.stated | of_text

@@ -124,7 +124,9 @@ def _implementations(overrides: Mapping[str, Any]) -> dict[str, str]:
         if option in overrides:
             said[option] = overrides[option]
             if said[option] not in known:
-                violation = Violation(f"{FIELD}.config.{option}", f"must be one of {', '.join(known)}.")
+                violation = Violation(
+                    f"{FIELD}.config.{option}", f"must be one of {', '.join(known)}."
+                )
                 raise InvalidJob(violation)
     return said
 
