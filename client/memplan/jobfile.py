@@ -30,8 +30,8 @@ or be a Hugging Face `config.json`, with fields of it replaced:
 
     model: {config_file: config.json, task: causal-lm, config: {num_hidden_layers: 8}}
 
-A relative path begins at the job file. YAML's plain scalars are those of YAML 1.2, so `no` and `12:30` are text. All mistakes are reported
-at once, each with its path, as `JobFileError`.
+A relative path begins at the job file. YAML's plain scalars are those of YAML 1.2, so `no` and
+`12:30` are text. All mistakes are reported at once, each with its path, as `JobFileError`.
 """
 
 from __future__ import annotations

@@ -202,8 +202,9 @@ class CatalogModel:
     """Constructor options that differ from the library's defaults: `num_classes` for torchvision
     and timm, any field of the config class for transformers (`num_hidden_layers`, `vocab_size`),
     `attn_implementation` and `experts_implementation`. With a `model_type` it is a whole
-    `config.json` of Hugging Face, and the task is that of its `architectures`. Numbers without a fraction become integers. At most 1,000 values, nested at most 8 deep; numbers
-    of at most 2^53 either way; texts of at most 1,000 characters."""
+    `config.json` of Hugging Face, and the task is that of its `architectures`. Numbers without a
+    fraction become integers. At most 1,000 values, nested at most 8 deep; numbers of at most 2^53
+    either way; texts of at most 1,000 characters."""
     task: str = ""
     """Task head, for transformers: `masked-lm`, `causal-lm`, `seq2seq-lm`, `sequence-
     classification`, `token-classification`, `question-answering`, `image-classification`,

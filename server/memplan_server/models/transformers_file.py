@@ -109,7 +109,7 @@ def _assumptions(given: Mapping[str, Any], config: Any) -> Iterator[str]:
         yield "the code that auto_map names is not used; transformers has its own for the model"
     dtype = given.get("dtype") or given.get("torch_dtype")
     if dtype not in (None, "float32"):
-        yield f"the file's {dtype} is how weights were saved; the job's precision says what they are"
+        yield f"the file's {dtype} is how weights were saved; the job's precision says their type"
     known = frozenset().union(*map(transformers_config.fields, configurations(config)))
     unknown = sorted(name for name in _cleaned(given) if name not in known | _NOT_FIELDS)
     if unknown:
@@ -135,7 +135,7 @@ def _with_floats(fields: dict[str, Any], config_class: Any) -> dict[str, Any]:
     """Numbers as the class takes them: a whole one may have been written with a fraction of 0."""
     takes = {f.name: f.type for f in dataclasses.fields(config_class)}
     nested = getattr(config_class, "sub_configs", {})
-    made = {}
+    made: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, Mapping) and name in nested:
             known = libraries.load("transformers").CONFIG_MAPPING

@@ -65,8 +65,8 @@ def explain_missing(model: CatalogModel, name: str) -> None:
         raise InvalidJob(Violation(f"{FIELD}.name", said))
     if model.config.get("auto_map"):
         said = (
-            f"transformers has no model type {name}; its code comes with its weights (auto_map) and "
-            "is never run here. Capture the module where its code is, and plan what was captured."
+            f"transformers has no model type {name}; its code comes with its weights (auto_map), "
+            "and is never run here. Capture the module where its code is, and plan what was captured."
         )
         raise InvalidJob(Violation(f"{FIELD}.config.auto_map", said))
 

@@ -145,11 +145,13 @@ def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Kno
     return None
 
 
-def _follow_write(func: Any, args: Any, kwargs: Any, inputs: list[Any], writes: Any) -> None:
+def _follow_write(
+    func: Any, args: Any, kwargs: Any, inputs: list[Any], writes: tuple[int, ...]
+) -> None:
     """A tensor written to in place: its new values where all is known, else nothing any more."""
-    target = args[0] if writes == (0,) and args else None
-    plain = isinstance(target, FakeTensor) and not target._is_view()
+    target: Any = args[0] if writes == (0,) and args else None
     sources = [t for t in inputs if t is not target] if func is _ATEN.copy_.default else inputs
+    plain = isinstance(target, FakeTensor) and not target._is_view()
     if plain and sources and all(known_of(t) is not None for t in sources):
         held = _held(args)
         if func is _ATEN.copy_.default:
