@@ -66,7 +66,7 @@ def explain_missing(model: CatalogModel, name: str) -> None:
     if model.config.get("auto_map"):
         said = (
             f"transformers has no model type {name}; its code comes with its weights (auto_map), "
-            "and is never run here. Capture the module where its code is, and plan what was captured."
+            "and is never run here. Capture the module where its code is, and plan the capture."
         )
         raise InvalidJob(Violation(f"{FIELD}.config.auto_map", said))
 
