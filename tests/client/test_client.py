@@ -395,7 +395,7 @@ class TestSettings:
 
 class TestPackage:
     def test_public_names_are_frozen(self) -> None:
-        own = {"Client", "errors", "types"}
+        own = {"Client", "errors", "model_from_config", "types"}
         exceptions = {
             "AccessDeniedError",
             "CancelledError",

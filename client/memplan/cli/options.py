@@ -163,7 +163,7 @@ _JOB: list[Decorator[Any]] = [
     click.option(
         "--config",
         "config_file",
-        type=click.Path(exists=True),
+        type=click.Path(),
         help="Hugging Face config.json, or its folder, instead of a MODEL.",
     ),
     click.option(

@@ -57,17 +57,22 @@ def with_padding(
 
 def ordinary_tokens(config: Any) -> range:
     """The longest run of token ids of which none has a meaning of its own."""
-    configs = transformers_config.configurations(config)
-    sizes = [int(c.vocab_size) for c in configs if isinstance(getattr(c, "vocab_size", None), int)]
-    size = min(sizes, default=2)
+    size = _vocabulary(config)
     special = {-1, size}
-    for each in configs:
+    for each in transformers_config.configurations(config):
         for name, value in vars(each).items():
             if name.endswith(("_token_id", "_token_index")):
                 found = value if isinstance(value, (list, tuple)) else [value]
                 special |= {v for v in found if isinstance(v, int) and 0 <= v < size}
     runs = [range(a + 1, b) for a, b in itertools.pairwise(sorted(special))]
     return max(runs, key=len)
+
+
+def _vocabulary(config: Any) -> int:
+    """Token ids are below this."""
+    configs = transformers_config.configurations(config)
+    sizes = [c.vocab_size for c in configs if isinstance(getattr(c, "vocab_size", None), int)]
+    return min(sizes, default=2)
 
 
 def stated(
@@ -109,6 +114,6 @@ def _tokens(config: Any, length: int) -> torch.Tensor:
     if end is None and text is not None:
         end = getattr(text, "eos_token_id", None)
     end = end[0] if isinstance(end, (list, tuple)) and end else end
-    if isinstance(end, int) and end >= 0:
+    if isinstance(end, int) and 0 <= end < _vocabulary(config):
         row[-1] = end
     return row
