@@ -4,8 +4,8 @@ A model type's default configuration is the model that made it known, with overr
 The loss is the one that the head computes when it is given labels; with another `loss` in the job
 the labels are left out and the loss is computed from the logits.
 
-Known limitations: image-and-text models and object detection are left out (what an image turns into
-depends on the values of its tokens; targets are lists of boxes).
+Known limitations: object detection is left out (targets are lists of boxes), and so are models that
+want more than pixels to describe an image.
 """
 
 from __future__ import annotations
