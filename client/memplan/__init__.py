@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memplan import errors, types
+from memplan import errors, hugging_face, types
 from memplan.errors import *  # noqa: F403
+from memplan.hugging_face import *  # noqa: F403
 from memplan.types import *  # noqa: F403
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "capture", "capture_job", "describe_optimizer", "errors", "types"]
 __all__ += errors.__all__
+__all__ += hugging_face.__all__
 __all__ += types.__all__
 
 

@@ -26,8 +26,12 @@ A model may be written down layer by layer:
         - residual: [conv: {out_channels: 32, kernel_size: 3, padding: same}, relu]
         - lstm: {hidden_size: 256, num_layers: 2}
 
-YAML's plain scalars are those of YAML 1.2, so `no` and `12:30` are text. All mistakes are reported
-at once, each with its path, as `JobFileError`.
+or be a Hugging Face `config.json`, with fields of it replaced:
+
+    model: {config_file: config.json, task: causal-lm, config: {num_hidden_layers: 8}}
+
+A relative path begins at the job file. YAML's plain scalars are those of YAML 1.2, so `no` and
+`12:30` are text. All mistakes are reported at once, each with its path, as `JobFileError`.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from memplan.errors import JobFileError, Violation
+from memplan.hugging_face import model_from_config
 from memplan.plain import did_you_mean, from_dict, to_dict
 from memplan.shorthand import compact, expand
 from memplan.types import PlanJobRequest, TrainingJob
@@ -60,18 +65,23 @@ def load(path: str | Path) -> PlanJobRequest:
             data = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise JobFileError(f"{path} cannot be read: {error.strerror}") from error
-    return parse(data, source=str(path))
+    return parse(data, source=str(path), folder=Path(path).parent)
 
 
-def parse(data: bytes | str, *, source: str = "the job file") -> PlanJobRequest:
-    """The request in the text of a job file; `source` is what messages call it."""
+def parse(
+    data: bytes | str, *, source: str = "the job file", folder: Path | None = None
+) -> PlanJobRequest:
+    """The request in the text of a job file; `source` is what messages call it.
+
+    Files that it names are looked for from `folder`, the working directory by default.
+    """
     if len(data) > _LARGEST_FILE:
         raise JobFileError(f"{source} is larger than {_LARGEST_FILE >> 20} MiB")
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise JobFileError(f"{source} is not UTF-8 text: byte {error.start} is wrong") from error
-    return _request(_read(text, source), source)
+    return _request(_read(text, source), source, folder or Path())
 
 
 def dump(request: PlanJobRequest, *, style: str = "yaml") -> str:
@@ -114,13 +124,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _request(data: Any, source: str) -> PlanJobRequest:
+def _request(data: Any, source: str, folder: Path) -> PlanJobRequest:
     if not isinstance(data, Mapping):
         found = "is empty" if data is None else "has no fields at its top"
         raise JobFileError(f"{source} {found}: it needs at least `model: NAME`")
     if _count(data, _MOST_VALUES) > _MOST_VALUES:
         raise JobFileError(f"{source} has more than {_MOST_VALUES:,} values")
     known, violations = _known_fields(data)
+    if isinstance(known.get("model"), Mapping) and "config_file" in known["model"]:
+        known["model"] = _model_of_file(known["model"], folder)
     plan = {name: known.pop(name) for name in _PLAN_FIELDS if name in known}
     if isinstance(plan.get("gpus"), str | Mapping):
         plan["gpus"] = [plan["gpus"]]
@@ -158,6 +170,18 @@ def _known_fields(data: Mapping[Any, Any]) -> tuple[dict[str, Any], list[Violati
         del known["batch_size"]
         violations.append(Violation("batch_size", "is the same as micro_batch_size: give one"))
     return known, sorted(violations, key=lambda v: v.field)
+
+
+def _model_of_file(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The fields of a model whose `config` is in a file. Raises JobFileError for that file."""
+    others = {key: value for key, value in data.items() if key != "config_file"}
+    path = data["config_file"]
+    if not isinstance(path, str):
+        raise JobFileError("model.config_file must be the path of a config.json")
+    options = others.pop("config", None) or {}
+    catalog = model_from_config(folder / path, **options).catalog
+    assert catalog is not None
+    return {"name": catalog.name, "config": catalog.config, **others}
 
 
 def _fail(source: str, violations: list[Violation]) -> NoReturn:

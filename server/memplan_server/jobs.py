@@ -33,12 +33,14 @@ from memplan.types import (
     Optimizer,
     OptimizerImplementation,
     OptimizerType,
+    Padding,
     Pooling,
     PoolingType,
     Precision,
     Recurrent,
     RecurrentType,
     Residual,
+    Routing,
     SequencePooling,
     SequencePoolingType,
     TrainingJob,
@@ -90,6 +92,12 @@ def normalize(job: TrainingJob) -> TrainingJob:
         model=_model(job.model),
         optimizer=_optimizer(job.optimizer),
         loop=_loop(job.loop),
+        assumptions=_filled(
+            job.assumptions,
+            routing=Routing.BALANCED,
+            padding=Padding.NONE,
+            images_per_sample=1,
+        ),
     )
 
 

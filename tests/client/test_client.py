@@ -395,7 +395,15 @@ class TestSettings:
 
 class TestPackage:
     def test_public_names_are_frozen(self) -> None:
-        own = {"Client", "capture", "capture_job", "describe_optimizer", "errors", "types"}
+        own = {
+            "Client",
+            "capture",
+            "capture_job",
+            "describe_optimizer",
+            "errors",
+            "model_from_config",
+            "types",
+        }
         exceptions = {
             "AccessDeniedError",
             "CancelledError",

@@ -9,6 +9,7 @@ import pytest
 from memplan.types import (
     Activation,
     ActivationType,
+    Assumptions,
     CatalogModel,
     Convolution,
     Dropout,
@@ -25,10 +26,12 @@ from memplan.types import (
     Optimizer,
     OptimizerImplementation,
     OptimizerType,
+    Padding,
     Pooling,
     PoolingType,
     Precision,
     Residual,
+    Routing,
     TrainingJob,
     TrainingLoop,
     ZeroGrad,
@@ -82,6 +85,9 @@ def test_what_is_given_stays() -> None:
         ),
         precision=Precision.BF16,
         memory_format=MemoryFormat.CHANNELS_LAST,
+        assumptions=Assumptions(
+            routing=Routing.WORST_CASE, padding=Padding.PADDED, images_per_sample=3
+        ),
     )
     assert normalize(given) == given
 

@@ -24,7 +24,9 @@ from memplan.types import (
     MemoryFormat,
     OptimizerImplementation,
     OptimizerType,
+    Padding,
     Precision,
+    Routing,
     ZeroGrad,
 )
 from memplan.wire import WireError, from_dict
@@ -159,12 +161,19 @@ _JOB: list[Decorator[Any]] = [
         help="Job file, YAML or JSON; `-` reads it from stdin. Options override what it says.",
     ),
     click.option(
+        "--config",
+        "config_file",
+        type=click.Path(),
+        help="Hugging Face config.json, or its folder, instead of a MODEL.",
+    ),
+    click.option(
         "--input",
         "inputs",
         type=Shorthand(InputTensor, "SHAPE"),
         multiple=True,
         help="One sample of an input: 3x224x224, 512:int64, attention_mask=512:int64. Repeatable.",
     ),
+    _number("sequence-length", int, "N", "Tokens of a sample: the same as --input input_ids=N."),
     _number("batch-size", int, "N", "Samples in one forward and backward pass on one GPU."),
     _member("precision", Precision, f"{_choices(Precision)}. Default: fp32."),
     _member("loss", Loss, f"{_choices(Loss)}."),
@@ -196,6 +205,14 @@ _JOB: list[Decorator[Any]] = [
         help="Constructor option of the model: num_classes=10. Repeatable.",
     ),
     click.option("--task", metavar="NAME", help="Task head of a transformers model: masked-lm."),
+    click.option(
+        "--attention",
+        type=click.Choice(["eager", "sdpa", "flash_attention_2"]),
+        help="attn_implementation of a transformers model. Default: its own, sdpa where it has it.",
+    ),
+    _member("padding", Padding, f"Of sequences: {_choices(Padding)}. Default: none."),
+    _member("routing", Routing, f"Of tokens to experts: {_choices(Routing)}. Default: balanced."),
+    _number("images-per-sample", int, "N", "Images beside the text of a sample. Default: 1."),
     click.option("--dry-run", is_flag=True, help="Print the job file for this and do nothing."),
 ]
 

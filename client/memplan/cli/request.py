@@ -11,13 +11,16 @@ import click
 
 from memplan import jobfile
 from memplan.cli import factory
-from memplan.types import CatalogModel, Model, Optimizer, PlanJobRequest
+from memplan.hugging_face import model_from_config
+from memplan.types import CatalogModel, InputTensor, Model, Optimizer, PlanJobRequest
 
 __all__ = ["Given", "assemble"]
 
 _FIELDS = {
     "model": "job.model",
+    "config_file": "job.model",
     "inputs": "job.inputs",
+    "sequence_length": "job.inputs",
     "batch_size": "job.micro_batch_size",
     "precision": "job.precision",
     "loss": "job.loss",
@@ -36,6 +39,10 @@ _FIELDS = {
     "allocator_conf": "job.allocator",
     "model_config": "job.model.catalog.config",
     "task": "job.model.catalog.task",
+    "attention": "job.model.catalog.config.attn_implementation",
+    "padding": "job.assumptions.padding",
+    "routing": "job.assumptions.routing",
+    "images_per_sample": "job.assumptions.images_per_sample",
     "gpus": "gpus",
     "headroom": "headroom_fraction",
     "confidence": "confidence",
@@ -45,7 +52,7 @@ _FIELDS = {
 }
 """Field of the request that each option sets, in the order in which they are applied."""
 
-_FLAGS = {"model": "MODEL", "inputs": "--input", "gpus": "--gpu"}
+_FLAGS = {"model": "MODEL", "config_file": "--config", "inputs": "--input", "gpus": "--gpu"}
 """What an option is called where that is not its name."""
 
 _SAME = {"gpu_type": "gpus", "gpu": "gpus"}
@@ -93,7 +100,7 @@ def _flag(option: str) -> str:
     return _FLAGS.get(option, "--" + option.replace("_", "-"))
 
 
-_FLAG_OF = {path: _flag(option) for option, path in _FIELDS.items()}
+_FLAG_OF = {path: _flag(option) for option, path in reversed(_FIELDS.items())}
 
 
 def _innermost(path: str, known: Mapping[str, str]) -> str:
@@ -123,7 +130,8 @@ def assemble(options: Mapping[str, Any]) -> Given:
         request = replace(request, job=factory.captured(model, request.job))
     if request.job.model == Model():
         raise click.UsageError(
-            "No model. Name one (`memplan models` lists them) or give a job file with -f."
+            "No model. Name one (`memplan models` lists them), give its --config, or a job file "
+            "with -f."
         )
     return Given(request=request, source=path or "", flags=flags)
 
@@ -139,16 +147,29 @@ def _apply(request: PlanJobRequest, option: str, path: str, value: Any) -> PlanJ
         value = Model()  # it is made when its inputs are known
     elif option == "model":
         value = Model(catalog=CatalogModel(name=value))
+    elif option == "config_file":
+        value = model_from_config(value)
+    elif option == "sequence_length":
+        value = _with_sequence(request.job.inputs, value)
     elif option == "optimizer":  # another class: the options of the file's are not meant for it
         path, value = "job.optimizer", Optimizer(type=value)
-    elif option in ("model_config", "task"):
+    elif option in ("model_config", "task", "attention"):
         catalog = request.job.model.catalog
         if catalog is None:
             raise click.UsageError(f"{_flag(option)} needs a model with a name.")
         if option == "model_config":
             value = {**catalog.config, **dict(value)}
+        if option == "attention":
+            path = "job.model.catalog.config"
+            value = {**catalog.config, "attn_implementation": value}
     updated: PlanJobRequest = _replaced(request, path.split("."), value)
     return updated
+
+
+def _with_sequence(inputs: tuple[InputTensor, ...], length: int) -> tuple[InputTensor, ...]:
+    """The inputs with token ids of this length."""
+    tokens = InputTensor(name="input_ids", shape=(length,))
+    return (tokens, *(given for given in inputs if given.name not in ("", tokens.name)))
 
 
 def _replaced(instance: Any, path: list[str], value: Any) -> Any:

@@ -16,6 +16,7 @@ from memplan.types.layers import LayerStack
 
 __all__ = [
     "AllocatorSettings",
+    "Assumptions",
     "CatalogModel",
     "GradientClipping",
     "InputTensor",
@@ -26,7 +27,9 @@ __all__ = [
     "OptimizerGroup",
     "OptimizerImplementation",
     "OptimizerType",
+    "Padding",
     "Precision",
+    "Routing",
     "TrainingJob",
     "TrainingLoop",
     "ZeroGrad",
@@ -147,6 +150,30 @@ class GradientClipping(StrEnum):
     """torch.nn.utils.clip_grad_value_."""
 
 
+class Routing(StrEnum):
+    """How routers of mixture-of-experts spread tokens over experts."""
+
+    UNSPECIFIED = "unspecified"
+    """BALANCED."""
+    BALANCED = "balanced"
+    """Every expert gets the same number of tokens."""
+    WORST_CASE = "worst-case"
+    """All tokens go to the same experts: those are computed with as many tokens as there are."""
+
+
+class Padding(StrEnum):
+    """Whether sequences of a batch differ in length, and how that is told."""
+
+    UNSPECIFIED = "unspecified"
+    """NONE."""
+    NONE = "none"
+    """All have the full length. Attention masks that are passed hold ones only."""
+    PADDED = "padded"
+    """Shorter ones are filled up, and an attention mask with zeros in it is passed."""
+    PACKED = "packed"
+    """Several sequences fill a row without padding, and position_ids that begin anew are passed."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CatalogModel:
     """A model that the server knows by name."""
@@ -156,13 +183,17 @@ class CatalogModel:
     ListModels lists them. Required."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Constructor options that differ from the library's defaults: `num_classes` for torchvision
-    and timm, any field of the config class for transformers (`num_hidden_layers`, `vocab_size`).
-    Numbers without a fraction become integers. At most 1,000 values, nested at most 8 deep; numbers
-    of at most 2^53 either way; texts of at most 1,000 characters."""
+    and timm, any field of the config class for transformers (`num_hidden_layers`, `vocab_size`),
+    `attn_implementation` and `experts_implementation`. With a `model_type` it is a whole
+    `config.json` of Hugging Face, and the task is that of its `architectures`. Numbers without a
+    fraction become integers. At most 1,000 values, nested at most 8 deep; numbers of at most 2^53
+    either way; texts of at most 1,000 characters."""
     task: str = ""
     """Task head, for transformers: `masked-lm`, `causal-lm`, `seq2seq-lm`, `sequence-
-    classification`, `token-classification`, `question-answering`, `image-classification`. Default:
-    what the model type is pretrained for."""
+    classification`, `token-classification`, `question-answering`, `image-classification`,
+    `image-text-to-text`, `zero-shot-image-classification`, `speech-seq2seq`,
+    `video-classification`, `audio-classification`, `semantic-segmentation`, `ctc`. Default: what
+    the model type is pretrained for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,6 +270,19 @@ class Optimizer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Assumptions:
+    """What is taken for given where memory depends on the values of data, which a simulation does
+    not have. Those that an estimate rests on are among its assumptions."""
+
+    routing: Routing = Routing.UNSPECIFIED
+    """How routers of mixture-of-experts spread tokens over experts. Default: BALANCED."""
+    padding: Padding = Padding.UNSPECIFIED
+    """Whether sequences of a batch differ in length. Default: NONE."""
+    images_per_sample: int = 0
+    """Images in each sample of a model that takes images and text. Default: 1. 1 to 1,024."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingLoop:
     """What the loop does besides forward, backward and step."""
 
@@ -294,3 +338,5 @@ class TrainingJob:
     """Settings of the CUDA caching allocator (PYTORCH_CUDA_ALLOC_CONF)."""
     micro_batch_size: int = 0
     """Samples in one forward and backward pass on one GPU. Required, 1 to 2^24."""
+    assumptions: Assumptions = field(default_factory=Assumptions)
+    """What is taken for given where memory depends on the values of data."""

@@ -69,6 +69,19 @@ class MemoryFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MEMORY_FORMAT_CONTIGUOUS: _ClassVar[MemoryFormat]
     MEMORY_FORMAT_CHANNELS_LAST: _ClassVar[MemoryFormat]
 
+class Routing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROUTING_UNSPECIFIED: _ClassVar[Routing]
+    ROUTING_BALANCED: _ClassVar[Routing]
+    ROUTING_WORST_CASE: _ClassVar[Routing]
+
+class Padding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PADDING_UNSPECIFIED: _ClassVar[Padding]
+    PADDING_NONE: _ClassVar[Padding]
+    PADDING_PADDED: _ClassVar[Padding]
+    PADDING_PACKED: _ClassVar[Padding]
+
 class ZeroGrad(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ZERO_GRAD_UNSPECIFIED: _ClassVar[ZeroGrad]
@@ -132,6 +145,13 @@ PRECISION_FP16: Precision
 MEMORY_FORMAT_UNSPECIFIED: MemoryFormat
 MEMORY_FORMAT_CONTIGUOUS: MemoryFormat
 MEMORY_FORMAT_CHANNELS_LAST: MemoryFormat
+ROUTING_UNSPECIFIED: Routing
+ROUTING_BALANCED: Routing
+ROUTING_WORST_CASE: Routing
+PADDING_UNSPECIFIED: Padding
+PADDING_NONE: Padding
+PADDING_PADDED: Padding
+PADDING_PACKED: Padding
 ZERO_GRAD_UNSPECIFIED: ZeroGrad
 ZERO_GRAD_BEFORE_FORWARD: ZeroGrad
 ZERO_GRAD_BEFORE_BACKWARD: ZeroGrad
@@ -147,7 +167,7 @@ GRAPH_TENSOR_KIND_BUFFER: GraphTensorKind
 GRAPH_TENSOR_KIND_CONSTANT: GraphTensorKind
 
 class TrainingJob(_message.Message):
-    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size")
+    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size", "assumptions")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +177,7 @@ class TrainingJob(_message.Message):
     LOOP_FIELD_NUMBER: _ClassVar[int]
     ALLOCATOR_FIELD_NUMBER: _ClassVar[int]
     MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ASSUMPTIONS_FIELD_NUMBER: _ClassVar[int]
     model: Model
     inputs: _containers.RepeatedCompositeFieldContainer[InputTensor]
     loss: Loss
@@ -166,7 +187,8 @@ class TrainingJob(_message.Message):
     loop: TrainingLoop
     allocator: AllocatorSettings
     micro_batch_size: int
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ...) -> None: ...
+    assumptions: Assumptions
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ..., assumptions: _Optional[_Union[Assumptions, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("catalog", "layer_stack", "graph")
@@ -235,6 +257,16 @@ class OptimizerGroup(_message.Message):
     nesterov: bool
     weight_decay: float
     def __init__(self, implementation: _Optional[_Union[OptimizerImplementation, str]] = ..., momentum: _Optional[float] = ..., amsgrad: bool = ..., centered: bool = ..., nesterov: bool = ..., weight_decay: _Optional[float] = ...) -> None: ...
+
+class Assumptions(_message.Message):
+    __slots__ = ("routing", "padding", "images_per_sample")
+    ROUTING_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_PER_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    routing: Routing
+    padding: Padding
+    images_per_sample: int
+    def __init__(self, routing: _Optional[_Union[Routing, str]] = ..., padding: _Optional[_Union[Padding, str]] = ..., images_per_sample: _Optional[int] = ...) -> None: ...
 
 class TrainingLoop(_message.Message):
     __slots__ = ("zero_grad", "zero_grad_set_to_none", "gradient_clipping", "accumulation_steps", "keep_outputs")

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from memplan.types import GraphInput, InputTensor
 from memplan_server.models import BuiltModel
+from memplan_server.training.stated import batch_of
 
 __all__ = ["RandomData", "fill_parameters"]
 
@@ -54,6 +55,8 @@ class RandomData:
 
     def __init__(self, built: BuiltModel) -> None:
         self._module = built.module
+        self._built = built
+        self._stated = built.stated
         self._labels = {spec.name for spec in built.labels}
         self._hosts: dict[Any, torch.Tensor] = {}
         self._generator = torch.Generator().manual_seed(_SEED)
@@ -61,6 +64,9 @@ class RandomData:
     def fill_input(self, spec: InputTensor | GraphInput, tensor: torch.Tensor) -> None:
         """Indices below what the model has rows or classes for; masks of ones; else numbers."""
         label = spec.name in self._labels
+        if spec.name in self._stated and not label:
+            self._copy((spec.name, spec.shape), tensor, lambda: spec)
+            return
         self._copy((spec.name, spec.shape), tensor, lambda: self._bound(spec, label))
 
     def fill_target(self, tensor: torch.Tensor, classes: int | None) -> None:
@@ -76,7 +82,23 @@ class RandomData:
             host = self._hosts[key]
         tensor.copy_(host)
 
-    def _host(self, tensor: torch.Tensor, bound: int) -> torch.Tensor:
+    def _as_stated(self, spec: InputTensor, tensor: torch.Tensor) -> torch.Tensor:
+        """The stated values, with random ones where any will do."""
+        batch_size = tensor.shape[0]
+        if spec.name in self._built.flattened:
+            batch_size //= spec.shape[0]
+        values = batch_of(self._built, spec, batch_size)
+        assert values is not None
+        ordinary = self._stated[spec.name].ordinary
+        if ordinary is not None and len(ordinary):
+            drawn = torch.empty_like(values)
+            drawn.random_(ordinary.start, ordinary.stop, generator=self._generator)
+            values = torch.where(values == ordinary.start, drawn, values)
+        return values.to(tensor.dtype)
+
+    def _host(self, tensor: torch.Tensor, bound: Any) -> torch.Tensor:
+        if isinstance(bound, InputTensor):
+            return self._as_stated(bound, tensor)
         host = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
         if tensor.is_floating_point():
             return host.uniform_(0, 1, generator=self._generator)

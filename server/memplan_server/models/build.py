@@ -54,6 +54,8 @@ def _build_named(job: TrainingJob, model: CatalogModel) -> BuiltModel:
     if builder is not None:
         libraries.load(library)
     if builder is None or not builder.exists(name):
+        if library == "transformers":
+            transformers_models.explain_missing(model, name)
         raise UnknownName("model", model.name, nearest(model.name, list_models()))
     if job.loss is Loss.MODEL and library != "transformers":
         said = f"{library}'s models compute no loss of their own; name another."

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import nn
 
 from memplan.types import GraphInput, InputTensor
 
-__all__ = ["BuiltModel"]
+__all__ = ["BuiltModel", "Stated"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stated:
+    """Values of an input that the model looks at."""
+
+    row: torch.Tensor
+    """Those of one sample, on the host; every sample has the same."""
+    assumption: str
+    """What they are, in a sentence without a full stop."""
+    ordinary: range | None = None
+    """Elements equal to the first of these may be any of them."""
+    padded: bool = False
+    """Whether every sample but the first ends with a 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +42,13 @@ class BuiltModel:
     """Further inputs that are targets, passed by keyword."""
     returns_loss: bool = False
     """Whether forward(*inputs, **labels) computes the loss: `extract_loss(output)`."""
+    stated: Mapping[str, Stated] = field(default_factory=dict)
+    """By name: the values of inputs and labels where the model decides by them."""
+    flattened: frozenset[str] = frozenset()
+    """Names of inputs whose samples follow one another along the first dimension: shape
+    [batch * shape[0], ...] instead of [batch, shape[0], ...]."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of forward() that are no tensors."""
     assumptions: tuple[str, ...] = ()
     """What was taken for granted, in sentences without a full stop."""
     optimizer_groups: Mapping[str, int] = field(default_factory=dict)

@@ -16,12 +16,12 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from memplan_server.errors import InvalidJob, Violation
 
-__all__ = ["MOST_LABELS", "MOST_LAYERS", "checked", "data_only", "describable"]
+__all__ = ["MOST_LABELS", "MOST_LAYERS", "checked", "data_only", "describable", "limits", "number"]
 
 Annotation = Any
 """A type annotation, as an object."""
@@ -37,6 +37,8 @@ _LIMITS = (
 )
 _COUNTS = re.compile(r"(^|_)(layers?|heads|labels)$|^(hidden|vocab|intermediate|embedding)_size$")
 """Options that are at least 1; some constructors make something of less all the same."""
+_PLACES = re.compile(r"(feature|select|output|skip)_layers?$")
+"""Options that say which layers and not how many; they may count from the end."""
 _SCALARS = (bool, int, float, str)
 _NONE = type(None)
 _SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
@@ -82,14 +84,28 @@ def checked(
         except ValueError:
             said = f"{model} takes {_spoken(allowed[name])}, not {_brief(value)}."
             violations.append(Violation(f"{field}.{name}", said))
-        limit = _limit(name)
-        if limit is not None and _largest(value) > limit:
-            violations.append(Violation(f"{field}.{name}", f"must be at most {limit:,}."))
-        if _COUNTS.search(name) and _smallest(value) < 1:
-            violations.append(Violation(f"{field}.{name}", "must be at least 1."))
+    violations += limits({name: options[name] for name in options if name in allowed}, field)
     if violations:
         raise InvalidJob(*violations)
     return taken
+
+
+def limits(options: Mapping[str, Any], field: str) -> Iterator[Violation]:
+    """A violation for each number of layers, labels or sizes that no model has."""
+    for name, value in options.items():
+        if _PLACES.search(name):
+            continue
+        limit = _limit(name)
+        if limit is not None and _largest(value) > limit:
+            yield Violation(f"{field}.{name}", f"must be at most {limit:,}.")
+        if _COUNTS.search(name) and _smallest(value) < 1:
+            yield Violation(f"{field}.{name}", "must be at least 1.")
+
+
+def number(value: int, annotation: Annotation) -> int | float:
+    """The number with a fraction where the annotation takes no whole ones."""
+    members = _members(annotation)
+    return float(value) if float in members and int not in members else value
 
 
 def _limit(name: str) -> int | None:
@@ -173,7 +189,7 @@ def _scalar(value: Any, kind: type) -> Any:
     if kind is int and number and (whole or isinstance(value, int)):
         return int(value)
     if kind is float and number:
-        return value
+        return float(value)
     if kind in (bool, str) and isinstance(value, kind):
         return value
     raise ValueError(value)

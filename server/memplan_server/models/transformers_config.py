@@ -16,10 +16,13 @@ from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import libraries, options
 from memplan_server.models.construction import first_line
 
-__all__ = ["ATTENTION", "configurations", "make"]
+__all__ = ["IMPLEMENTATIONS", "configurations", "fields", "make"]
 
-ATTENTION = "attn_implementation"
-"""An option that is no field: `eager` or `sdpa`."""
+IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
+    "attn_implementation": ("eager", "sdpa", "flash_attention_2"),
+    "experts_implementation": ("eager", "grouped_mm", "batched_mm"),
+}
+"""Options that are no fields, and what each can be."""
 
 _NO_OPTIONS = frozenset(
     {
@@ -56,7 +59,7 @@ def make(model_type: str, overrides: Mapping[str, Any], field: str, model: str) 
     except Exception as error:
         said = f"{model} has no default configuration: {first_line(error)}"
         raise InvalidJob(Violation("job.model.catalog.name", said)) from error
-    given = {name: value for name, value in overrides.items() if name != ATTENTION}
+    given = {name: value for name, value in overrides.items() if name not in IMPLEMENTATIONS}
     return _overridden(default, given, field, model) if given else default
 
 
@@ -68,6 +71,12 @@ def configurations(config: Any) -> list[Any]:
         if nested is not None:
             found += configurations(nested)
     return found
+
+
+def fields(config: Any) -> frozenset[str]:
+    """Names of the fields that the configuration's class has."""
+    names = {f.name for f in dataclasses.fields(config)}
+    return frozenset(names | set(config.attribute_map))
 
 
 def _overridden(default: Any, overrides: Mapping[str, Any], field: str, model: str) -> Any:

@@ -9,7 +9,7 @@ from torch import nn
 from memplan.types import DataType
 from memplan_server.models import transformers_config
 
-__all__ = ["BOOLEANS", "INDICES", "holds_indices", "learned_positions", "main_shape"]
+__all__ = ["BOOLEANS", "INDICES", "holds_indices", "image_shape", "learned_positions", "main_shape"]
 
 INDICES = DataType.INT64
 BOOLEANS = ("bool_masked_pos",)
@@ -36,14 +36,18 @@ _POSITIONS = (
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "position_embedding")
 """Names of modules that are tables of learned positions."""
 
+_NOT_TEXT = ("vision", "visual", "image")
+"""Parts of the names of modules whose positions are not those of text."""
+
 
 def holds_indices(name: str) -> bool:
     """Whether an input of forward() holds indices or a mask of 0 and 1."""
     return name.endswith(("ids", "mask", "labels", "positions", "position", "bbox"))
 
 
-def main_shape(module: nn.Module, name: str, task: str) -> tuple[int, ...]:
-    """Shape of one sample of the main input when the job does not give one."""
+def main_shape(module: nn.Module, name: str, task: str, room: int = 0) -> tuple[int, ...]:
+    """Shape of one sample of the main input when the job does not give one; `room` tokens more
+    where it is text."""
     config: Any = module.config
     if name == "pixel_values" or name == "pixel_values_videos":
         return _pixels(config, video=task == "video-classification")
@@ -52,14 +56,19 @@ def main_shape(module: nn.Module, name: str, task: str) -> tuple[int, ...]:
     if name == "input_values":
         bins = getattr(config, "num_mel_bins", None)
         return (_AUDIO_SAMPLES,) if bins is None else (int(config.max_length), int(bins))
-    return (_sequence(module),)
+    return (_sequence(module, room),)
 
 
-def _sequence(module: nn.Module) -> int:
+def image_shape(config: Any) -> tuple[int, ...]:
+    """Shape of the image that the vision part is made for."""
+    return _pixels(config, video=False)
+
+
+def _sequence(module: nn.Module, room: int) -> int:
     config = _text(module.config)
     limits = [getattr(config, name, None) for name in _POSITIONS]
     limits.append(learned_positions(module))
-    return min([_SEQUENCE, *(n for n in limits if isinstance(n, int) and n > 0)])
+    return min([_SEQUENCE + room, *(n for n in limits if isinstance(n, int) and n > 0)])
 
 
 def _text(config: Any) -> Any:
@@ -98,7 +107,9 @@ def learned_positions(module: nn.Module) -> int | None:
     """
     lengths = []
     for name, table in module.named_modules():
-        if name.rpartition(".")[2] in _POSITION_TABLES and isinstance(table, nn.Embedding):
+        of_text = not any(part in name for part in _NOT_TEXT)
+        named = of_text and name.rpartition(".")[2] in _POSITION_TABLES
+        if named and isinstance(table, nn.Embedding):
             padding = table.padding_idx
             lengths.append(table.num_embeddings - (0 if padding is None else padding + 1))
     return min(lengths, default=None)

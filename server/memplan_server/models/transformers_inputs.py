@@ -2,26 +2,35 @@
 
 The first input without a name is the model's main input (`input_ids`, `pixel_values` ...), the next
 ones are the parameters of forward() that follow it. An attention mask is absent unless it is given
-by name: without one, nothing is padding.
+by name or the job says that there is padding.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
 from memplan.types import DataType, InputTensor, Loss, TrainingJob
 from memplan_server.errors import InvalidJob, Violation
-from memplan_server.models import transformers_defaults
+from memplan_server.models import (
+    transformers_defaults,
+    transformers_images,
+    transformers_values,
+)
+from memplan_server.models.built import Stated
 from memplan_server.models.images import float_type, spoken_shape
+from memplan_server.models.transformers_images import TYPES, Images
 from memplan_server.models.transformers_tasks import LabelContext, Task
 
 __all__ = ["Fed", "resolve"]
 
 _TARGETS = ("labels", "start_positions", "end_positions")
 _INTEGERS = (DataType.INT64, DataType.INT32)
+_WITH_IMAGES = "image-text-to-text"
 _BEFORE_DECODER = ("seq2seq-lm", "speech-seq2seq")
 
 
@@ -31,6 +40,9 @@ class Fed:
 
     inputs: tuple[InputTensor, ...]
     labels: tuple[InputTensor, ...]
+    stated: dict[str, Stated]
+    flattened: frozenset[str]
+    options: dict[str, Any]
     assumptions: tuple[str, ...]
 
 
@@ -43,17 +55,74 @@ def resolve(job: TrainingJob, module: nn.Module, task: Task, model: str) -> Fed:
     main = str(getattr(module, "main_input_name", parameters[0]))
     main = main if main in parameters else parameters[0]
     given = _named(job, parameters, main, model)
-    assumptions: tuple[str, ...] = ()
-    if main not in given:
-        shape = transformers_defaults.main_shape(module, main, task.name)
-        given = {main: InputTensor(name=main, shape=shape), **given}
-        shown = spoken_shape(shape)
-        assumptions = (f"the input is {main} of {shown}, the default of {model}",)
+    images = _images(job, module, parameters, given) if task.name == _WITH_IMAGES else None
+    given, assumptions = _with_main(module, task, given, main, model, images)
+    try:
+        given = transformers_values.with_padding(job, given, parameters, main)
+    except ValueError as error:
+        raise InvalidJob(Violation("job.assumptions.padding", str(error))) from None
     given = {name: _typed(job, tensor) for name, tensor in given.items()}
     _check_length(job, module, given[main])
     labels, decoder = _labels(job, module, task, given, main)
     inputs = {n: t for n, t in given.items() if n not in _TARGETS} | decoder
-    return Fed(inputs=tuple(inputs.values()), labels=labels, assumptions=assumptions)
+    stated = transformers_values.stated(job, module.config, inputs.values(), labels)
+    if images is not None:
+        of_text = transformers_images.text_row(module, images, given[main].shape[0])
+        typed = {
+            n: InputTensor(name=n, shape=given[main].shape, dtype=DataType.INT64) for n in TYPES
+        }
+        inputs |= {t.name: t for t in images.inputs}
+        inputs |= {n: t for n, t in typed.items() if n in parameters}
+        stated |= images.stated | of_text
+        assumptions += (images.assumption,)
+    return Fed(
+        inputs=tuple(inputs.values()),
+        labels=labels,
+        stated={name: value for name, value in stated.items() if name in {*inputs, *names(labels)}},
+        flattened=frozenset(names(images.inputs)) if images else frozenset(),
+        options=dict(task.options),
+        assumptions=assumptions,
+    )
+
+
+def names(tensors: Iterable[InputTensor]) -> list[str]:
+    """Names of tensors."""
+    return [tensor.name for tensor in tensors]
+
+
+def _images(
+    job: TrainingJob, module: nn.Module, parameters: list[str], given: dict[str, InputTensor]
+) -> Images:
+    """The images of each sample, taken out of what is given."""
+    shape = transformers_defaults.image_shape(module.config)
+    if transformers_images.GRID in parameters:
+        shape = transformers_images.default_size(module.config)
+    return transformers_images.describe(
+        job, module, parameters, given.pop("pixel_values", None), shape
+    )
+
+
+def _with_main(
+    module: nn.Module,
+    task: Task,
+    given: dict[str, InputTensor],
+    main: str,
+    model: str,
+    images: Images | None,
+) -> tuple[dict[str, InputTensor], tuple[str, ...]]:
+    """The inputs with the main one, and the other that some tasks need; what was assumed."""
+    room = images.length if images else 0
+    if images is not None and main in given and given[main].shape[0] <= room:
+        said = f"{images.count} image(s) take {room} tokens; {given[main].shape[0]} are too few."
+        raise InvalidJob(Violation("job.inputs", said))
+    assumptions = []
+    for name in dict.fromkeys([main, *task.needs]):
+        if name not in given:
+            shape = transformers_defaults.main_shape(module, name, task.name, room)
+            given = {name: InputTensor(name=name, shape=shape), **given}
+            shown = spoken_shape(shape)
+            assumptions.append(f"the input is {name} of {shown}, the default of {model}")
+    return given, tuple(assumptions)
 
 
 def _parameters(module: nn.Module) -> list[str]:

@@ -4,30 +4,42 @@ A model type's default configuration is the model that made it known, with overr
 The loss is the one that the head computes when it is given labels; with another `loss` in the job
 the labels are left out and the loss is computed from the logits.
 
-Known limitations: image-and-text models and object detection are left out (what an image turns into
-depends on the values of its tokens; targets are lists of boxes).
+Known limitations: object detection is left out (targets are lists of boxes), and so are models that
+want more than pixels to describe an image.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+import importlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
 from memplan.types import CatalogModel, Loss, TrainingJob
 from memplan_server.errors import InvalidJob, Violation
-from memplan_server.models import libraries, transformers_config, transformers_inputs
+from memplan_server.models import (
+    libraries,
+    transformers_config,
+    transformers_file,
+    transformers_inputs,
+)
 from memplan_server.models.built import BuiltModel
 from memplan_server.models.construction import construction
-from memplan_server.models.transformers_tasks import TASKS, Task, default_task, tasks_of
+from memplan_server.models.transformers_tasks import (
+    TASKS,
+    Task,
+    default_task,
+    task_of_class,
+    tasks_of,
+)
 
 __all__ = ["build", "exists", "list_models"]
 
 FIELD = "job.model.catalog"
 
-_ATTENTION = ("eager", "sdpa")
 _GENERATIVE = ("causal-lm", "seq2seq-lm", "speech-seq2seq")
 _MASKING = "apply_spec_augment"
 _NO_CACHE = "use_cache is off, as keys and values are not needed again in training"
@@ -45,28 +57,57 @@ def exists(name: str) -> bool:
     return f"transformers/{name}" in list_models()
 
 
+def explain_missing(model: CatalogModel, name: str) -> None:
+    """Raise `InvalidJob` where more can be said than that there is no model `name`."""
+    if name in libraries.load("transformers").CONFIG_MAPPING:
+        known = ", ".join(TASKS)
+        said = f"transformers has no head of {name} for any of the tasks {known}."
+        raise InvalidJob(Violation(f"{FIELD}.name", said))
+    if model.config.get("auto_map"):
+        said = (
+            f"transformers has no model type {name}; its code comes with its weights (auto_map), "
+            "and is never run here. Capture the module where its code is, and plan the capture."
+        )
+        raise InvalidJob(Violation(f"{FIELD}.config.auto_map", said))
+
+
 def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     """The model type called `name` with its head. Raises `InvalidJob`."""
-    config = transformers_config.make(name, model.config, f"{FIELD}.config", model.name)
-    task = _task(model, name, config)
-    assumptions = _settle(config, task, model.config)
-    attention = _attention(model.config)
-    with construction(f"{FIELD}.config" if model.config else f"{FIELD}.name"):
+    config, architecture, assumptions = _configured(model, name)
+    task = _task(model, name, config, architecture)
+    whole = transformers_file.is_whole(model.config)
+    assumptions += _settle(config, task, {} if whole else model.config)
+    implementations = _implementations(model.config)
+    at = f"{FIELD}.config" if model.config else f"{FIELD}.name"
+    with construction(at), _without_looking_for_flash_attn():
         auto_class = getattr(libraries.load("transformers"), task.auto_class)
-        module: nn.Module = auto_class.from_config(config, **attention)
+        module: nn.Module = auto_class.from_config(config, **implementations)
     fed = transformers_inputs.resolve(job, module, task, model.name)
     return BuiltModel(
         module=module.train(),
         inputs=fed.inputs,
         labels=fed.labels,
+        stated=fed.stated,
+        flattened=fed.flattened,
+        options=fed.options,
         returns_loss=job.loss in (Loss.UNSPECIFIED, Loss.MODEL),
         assumptions=(*assumptions, *fed.assumptions),
     )
 
 
-def _task(model: CatalogModel, name: str, config: Any) -> Task:
+def _configured(model: CatalogModel, name: str) -> tuple[Any, str, tuple[str, ...]]:
+    """The configuration, the class it was saved with where it is known, and assumptions."""
+    at = f"{FIELD}.config"
+    if not transformers_file.is_whole(model.config):
+        return transformers_config.make(name, model.config, at, model.name), "", ()
+    file = transformers_file.read(model.config, name, at, model.name)
+    return file.config, file.architecture, file.assumptions
+
+
+def _task(model: CatalogModel, name: str, config: Any, architecture: str) -> Task:
     if not model.task:
-        return default_task(name, is_encoder_decoder=bool(config.is_encoder_decoder))
+        of_class = task_of_class(name, architecture)
+        return of_class or default_task(name, is_encoder_decoder=bool(config.is_encoder_decoder))
     task = TASKS.get(model.task)
     available = tasks_of(name)
     if task is None or task not in available:
@@ -76,14 +117,40 @@ def _task(model: CatalogModel, name: str, config: Any) -> Task:
     return task
 
 
-def _attention(overrides: Mapping[str, Any]) -> dict[str, str]:
-    option = transformers_config.ATTENTION
-    if option not in overrides:
-        return {}
-    if overrides[option] not in _ATTENTION:
-        said = f"must be one of {', '.join(_ATTENTION)}."
-        raise InvalidJob(Violation(f"{FIELD}.config.{option}", said))
-    return {option: overrides[option]}
+def _implementations(overrides: Mapping[str, Any]) -> dict[str, str]:
+    """How attention and experts are computed, where that is said."""
+    said = {}
+    for option, known in transformers_config.IMPLEMENTATIONS.items():
+        if option in overrides:
+            said[option] = overrides[option]
+            if said[option] not in known:
+                violation = Violation(
+                    f"{FIELD}.config.{option}", f"must be one of {', '.join(known)}."
+                )
+                raise InvalidJob(violation)
+    return said
+
+
+@contextlib.contextmanager
+def _without_looking_for_flash_attn() -> Iterator[None]:
+    """Whether the package and a GPU for it are here does not matter: they are simulated.
+
+    Nothing is taken from the hub in its place.
+    """
+    utils: Any = importlib.import_module("transformers.modeling_utils")
+    replaced: list[tuple[Any, str, Any]] = [
+        (utils.PreTrainedModel, "_flash_attn_import_error", lambda *args, **kwargs: None),
+        (utils, "is_kernels_available", lambda *args, **kwargs: False),
+        (utils, "lazy_import_flash_attention", lambda *args, **kwargs: None),
+    ]
+    originals = [getattr(holder, name) for holder, name, _ in replaced]
+    for holder, name, stand_in in replaced:
+        setattr(holder, name, stand_in)
+    try:
+        yield
+    finally:
+        for (holder, name, _), original in zip(replaced, originals, strict=True):
+            setattr(holder, name, original)
 
 
 def _settle(config: Any, task: Task, overrides: Mapping[str, Any]) -> tuple[str, ...]:

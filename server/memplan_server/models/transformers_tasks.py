@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from memplan.types import DataType, InputTensor
 from memplan_server.models import libraries
 
-__all__ = ["TASKS", "LabelContext", "Task", "default_task", "tasks_of"]
+__all__ = ["TASKS", "LabelContext", "Task", "default_task", "task_of_class", "tasks_of"]
 
 _CTC_TARGET_LENGTH = 128
 
@@ -49,6 +49,10 @@ class Task:
     """transformers' mapping from model type to class name."""
     labels: Labels
     """The targets of one sample."""
+    needs: tuple[str, ...] = ()
+    """Inputs beside the main one."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of forward()."""
 
 
 def _indices(name: str, shape: tuple[int, ...] = ()) -> InputTensor:
@@ -83,12 +87,17 @@ def _each_pixel(context: LabelContext) -> tuple[InputTensor, ...]:
     return (_indices("labels", context.shape[-2:]),)
 
 
-def _task(name: str, auto_class: str, mapping: str, labels: Labels) -> Task:
+def _no_labels(context: LabelContext) -> tuple[InputTensor, ...]:
+    return ()
+
+
+def _task(name: str, auto_class: str, mapping: str, labels: Labels, **more: Any) -> Task:
     return Task(
         name=name,
         auto_class=f"AutoModelFor{auto_class}",
         mapping=f"MODEL_FOR_{mapping}_MAPPING_NAMES",
         labels=labels,
+        **more,
     )
 
 
@@ -113,6 +122,15 @@ TASKS: Mapping[str, Task] = {
         ),
         _task("token-classification", "TokenClassification", "TOKEN_CLASSIFICATION", _each_token),
         _task("question-answering", "QuestionAnswering", "QUESTION_ANSWERING", _span),
+        _task(
+            "zero-shot-image-classification",
+            "ZeroShotImageClassification",
+            "ZERO_SHOT_IMAGE_CLASSIFICATION",
+            _no_labels,
+            needs=("input_ids", "pixel_values"),
+            options={"return_loss": True},
+        ),
+        _task("image-text-to-text", "ImageTextToText", "IMAGE_TEXT_TO_TEXT", _each_token),
         _task("ctc", "CTC", "CTC", _transcript),
     )
 }
@@ -123,16 +141,16 @@ _OF_ENCODER_DECODERS = ("seq2seq-lm", "speech-seq2seq")
 
 
 @functools.cache
-def _mapping(task: Task) -> Mapping[str, Any]:
+def _mapping(name: str) -> Mapping[str, Any]:
     libraries.load("transformers")
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
-    mapping: Mapping[str, Any] = getattr(auto, task.mapping)
+    mapping: Mapping[str, Any] = getattr(auto, name)
     return mapping
 
 
 def tasks_of(model_type: str) -> tuple[Task, ...]:
     """The tasks that a model type has heads for."""
-    return tuple(task for task in TASKS.values() if model_type in _mapping(task))
+    return tuple(task for task in TASKS.values() if model_type in _mapping(task.mapping))
 
 
 def default_task(model_type: str, *, is_encoder_decoder: bool) -> Task:
@@ -141,3 +159,13 @@ def default_task(model_type: str, *, is_encoder_decoder: bool) -> Task:
     if is_encoder_decoder:
         tasks = (*(t for t in tasks if t.name in _OF_ENCODER_DECODERS), *tasks)
     return tasks[0]
+
+
+def task_of_class(model_type: str, class_name: str) -> Task | None:
+    """The task that a class of the model type (`LlamaForCausalLM`) is the head for, if any."""
+    with_images_first = sorted(tasks_of(model_type), key=lambda t: t.name != "image-text-to-text")
+    for task in with_images_first:
+        names = _mapping(task.mapping)[model_type]
+        if class_name in ((names,) if isinstance(names, str) else names):
+            return task
+    return None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from memplan_server.errors import InvalidJob, Violation
 from memplan_server.gpus.libraries import KERNEL_CLASSES, kernel_class
 
 __all__ = [
@@ -26,11 +27,14 @@ __all__ = [
     "register",
     "same_choices",
     "target",
+    "use_flash_attn",
 ]
 
 Kernel = str
 """`cudnn`, `flash`, `efficient` or `math`."""
 
+_FLASH_ATTN = (8, 0)
+"""The oldest GPUs that the flash-attn package runs on."""
 _HALF = (torch.float16, torch.bfloat16)
 _MASK_ALIGNMENT = 16
 _HEAD_ALIGNMENT = 8
@@ -96,6 +100,8 @@ class _Target:
     compute_capability: tuple[int, int]
     calls: set[AttentionCall]
     kernels: set[Kernel]
+    flash_attn: bool = False
+    """Whether the flash-attn package is used, which refuses older GPUs."""
 
 
 _target = _Target(compute_capability=(8, 0), calls=set(), kernels=set())
@@ -106,6 +112,19 @@ def target(compute_capability: tuple[int, int]) -> None:
     _target.compute_capability = compute_capability
     _target.calls.clear()
     _target.kernels.clear()
+    _target.flash_attn = False
+
+
+def use_flash_attn(dtype: torch.dtype) -> None:
+    """The flash-attn package computes attention. Raises `InvalidJob` where it would refuse."""
+    if dtype not in _HALF:
+        said = "flash_attention_2 takes half types only: choose amp-bf16, amp-fp16, bf16 or fp16."
+        raise InvalidJob(Violation("job.precision", said))
+    if kernel_class(_target.compute_capability) < _FLASH_ATTN:
+        said = "flash_attention_2 needs compute capability 8.0: leave out older GPUs, or use sdpa."
+        raise InvalidJob(Violation("job.model.catalog.config.attn_implementation", said))
+    _target.flash_attn = True
+    _target.kernels.add("flash")
 
 
 def same_choices() -> tuple[tuple[int, int], ...]:
@@ -115,6 +134,7 @@ def same_choices() -> tuple[tuple[int, int], ...]:
         other
         for other in KERNEL_CLASSES
         if all(choose(call, other) == choose(call, gpu) for call in _target.calls)
+        and (other >= _FLASH_ATTN or not _target.flash_attn)
     )
 
 

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from memplan_server.simulate import known
 
 __all__ = ["register"]
 
@@ -23,6 +26,8 @@ def register() -> None:
         library.impl(f"{name}.int", _softmax(name), "AutogradPrivateUse1")
     for name in ("_fused_sgd_", "_fused_adagrad_"):
         library.impl(name, _in_place, "Meta")
+    library.impl("_local_scalar_dense", _read, "PrivateUse1")
+    library.impl("one_hot", _one_hot, "AutogradPrivateUse1")
     library.impl("_grouped_mm", _grouped_mm, "Meta", allow_override=True)
     _libraries.append(library)
 
@@ -48,6 +53,22 @@ def _grouped_mm(
     padded = -(-size[-1] // per_16_bytes) * per_16_bytes
     stride = (size[-2] * padded, padded, 1)[-len(size) :]
     return torch.empty_strided(size, stride, dtype=dtype, device=a.device)
+
+
+def _read(tensor: torch.Tensor) -> Any:
+    """`torch.tensor([a, b])` reads its elements past every dispatch mode."""
+    values = known.value_of(tensor)
+    if values is None:
+        raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)
+    return values.item()
+
+
+def _one_hot(indices: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
+    """Zeros and a scatter, as on CUDA. Source: `one_hot` in aten/src/ATen/native/Onehot.cpp."""
+    if num_classes < 0:
+        num_classes = int(indices.max().item()) + 1
+    zeros = torch.zeros((*indices.shape, num_classes), dtype=indices.dtype, device=indices.device)
+    return zeros.scatter_(-1, indices.unsqueeze(-1), 1)
 
 
 def _in_place(*args: object, **kwargs: object) -> None:

@@ -1,6 +1,7 @@
 """Operators whose result has as many rows as a mask has true elements.
 
-There is no data, so a mask is taken to select everything: the most memory it can take. Boolean
+Where its values are not known, a mask is taken to select everything: the most memory it can take.
+Boolean
 indices become indices of integers, as CUDA makes them. Source: `expandTensors` in
 aten/src/ATen/native/IndexingUtils.h.
 """
@@ -24,15 +25,21 @@ _MASKS = (torch.bool, torch.uint8)
 
 
 def _nonzero(recorder: Recorder, mask: torch.Tensor) -> torch.Tensor:
-    recorder.assume(_ASSUMPTION)
-    size = (mask.numel(), mask.dim())
+    values = recorder.values_of(mask)
+    if values is None:
+        recorder.assume(_ASSUMPTION)
+    count = mask.numel() if values is None else int(values.count_nonzero())
+    size = (count, mask.dim())
     made: torch.Tensor = recorder.execute(_ATEN.new_empty.default, mask, size, dtype=torch.int64)
     return made
 
 
 def _masked_select(recorder: Recorder, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    recorder.assume(_ASSUMPTION)
-    rows = torch.broadcast_shapes(values.shape, mask.shape).numel()
+    shape = torch.broadcast_shapes(values.shape, mask.shape)
+    known = recorder.values_of(mask)
+    if known is None:
+        recorder.assume(_ASSUMPTION)
+    rows = shape.numel() if known is None else int(known.expand(shape).count_nonzero())
     made: torch.Tensor = recorder.execute(_ATEN.new_empty.default, values, (rows,))
     return made
 

@@ -15,18 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
 
-from memplan_server.simulate import accumulation, autocast, convolution, masks, temporaries
+from memplan_server.simulate import accumulation, autocast, convolution, known, masks, temporaries
 from memplan_server.timeline import Category, Convolution, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
 
+_ATEN = torch.ops.aten
 _GEMM = frozenset(
-    getattr(torch.ops.aten, name)
+    getattr(_ATEN, name)
     for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot")
 )
-_SCALAR_READ = torch.ops.aten._local_scalar_dense.default
+_SCALAR_READ = _ATEN._local_scalar_dense.default
 _KERNELS = masks.KERNELS | convolution.KERNELS | temporaries.KERNELS
 
 
@@ -92,19 +98,50 @@ class Recorder(FakeTensorMode):
             made = _KERNELS[func](self, *args, **(kwargs or {}))
             if made is not None:
                 self.recording.operators.add(packet.__name__)
+                known.follow(func, args, kwargs or {}, made)
                 return made
         if packet in _GEMM:
             self._use_cublas()
-        self._depth = 1
         try:
-            out = super().__torch_dispatch__(func, types, args, kwargs)
-        finally:
-            self._depth = 0
+            out = self._computed(func, types, args, kwargs)
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            return self._worked_out(func, args, kwargs or {})
         self.recording.operators.add(packet.__name__)
         self._see_all(out)
+        known.follow(func, args, kwargs or {}, out)
         if func in temporaries.TEMPORARIES:
             self._take(temporaries.TEMPORARIES[func](*args, **(kwargs or {})))
         return out
+
+    def _computed(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        self._depth = 1
+        try:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        finally:
+            self._depth = 0
+
+    def _worked_out(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The result of an operator that depends on values, where those are known."""
+        found = known.result_of(func, args, kwargs)
+        if found is None:
+            raise
+        result, assumptions = found
+        for sentence in assumptions:
+            self.assume(sentence)
+        if not isinstance(result, torch.Tensor):
+            return result
+        size, dtype = tuple(result.shape), result.dtype
+        made = self.execute(_ATEN.new_empty.default, args[0], size, dtype=dtype)
+        known.state(made, result, assumptions)
+        return made
+
+    def values_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The tensor's values, if they are known; what they rest on is stated in the answer."""
+        values = known.value_of(tensor)
+        if values is not None:
+            for sentence in known.known_of(tensor).assumptions:  # type: ignore[union-attr]
+                self.assume(sentence)
+        return values
 
     def execute(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute an operator that another one stands for."""
@@ -176,6 +213,9 @@ class Recorder(FakeTensorMode):
         dtype = tensor.dtype
         if self._scalar is not None:
             return self._scalar
+        values = self.values_of(tensor)
+        if values is not None:
+            return values.item()
         if dtype == torch.bool:
             self.assume("conditions read from tensors (`mask.all()`, `bool(tensor)`) are true")
             return True

@@ -93,13 +93,35 @@ KERNELS: dict[Any, Callable[..., Any]] = {
 def _flash_attention_backward(
     grad_out: Tensor, query: Tensor, *rest: Any, **options: Any
 ) -> list[int]:
+    """Tensors are [batch, heads, length, head_dim]."""
+    batch, heads, length, head_dim = query.shape
+    groups = _expanded(query.shape[1], rest[0], 1)
+    return _flash_buffers(batch * _rounded(length, 128), heads, head_dim) + groups
+
+
+def _flash_attn_backward(
+    grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any
+) -> list[int]:
+    """Tensors are [batch, length, heads, head_dim], or [tokens, heads, head_dim] with the starts of
+    sequences, which are padded apart."""
+    *batch, length, heads, head_dim = query.shape
+    rows = length + 128 * (rest[2].numel() - 1) if not batch else batch[0] * _rounded(length, 128)
+    return _flash_buffers(rows, heads, head_dim) + _expanded(heads, key, -2)
+
+
+def _flash_buffers(rows: int, heads: int, head_dim: int) -> list[int]:
     """The sums of gradient and output, and the gradient of the query in float32.
 
-    Source: `mha_bwd` in aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
+    Source: `mha_bwd` and `mha_varlen_bwd` in
+    aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
     """
-    batch, heads, length, head_dim = query.shape
-    rows = batch * heads * _rounded(length, 128)
-    return [rows * 4, rows * _rounded(head_dim, 32) * 4]
+    return [rows * heads * 4, rows * heads * _rounded(head_dim, 32) * 4]
+
+
+def _expanded(heads: int, key: Tensor, dim: int) -> list[int]:
+    """Gradients of keys and values for each head, where several heads share one. Same source."""
+    shared = key.shape[dim]
+    return [] if shared == heads else [key.nbytes // shared * heads] * 2
 
 
 def _efficient_attention_backward(
@@ -120,6 +142,7 @@ def _rounded(size: int, multiple: int) -> int:
 
 TEMPORARIES: dict[Any, Callable[..., Sequence[int]]] = {
     _ATEN._scaled_dot_product_flash_attention_backward.default: _flash_attention_backward,
+    _ATEN._flash_attention_backward.default: _flash_attn_backward,
     _ATEN._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_backward,
 }
 """Bytes of what each operator allocates after its results and frees before it returns."""

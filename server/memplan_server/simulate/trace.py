@@ -15,13 +15,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
-from memplan.types import TrainingJob
+from memplan.types import GraphInput, InputTensor, TrainingJob
 from memplan_server.models import BuiltModel
-from memplan_server.simulate import attention, autocast, device, libraries, placing
+from memplan_server.simulate import (
+    attention,
+    autocast,
+    device,
+    flash,
+    known,
+    libraries,
+    placing,
+    routing,
+)
 from memplan_server.simulate.recorder import Recorder, Recording
 from memplan_server.timeline import Category, Int64, Module, Phase, Timeline, UInt8
 from memplan_server.training import Loop, optimizers, prepare
+from memplan_server.training.stated import batch_of
 
 __all__ = ["BATCH_SIZES", "execute", "trace_affine", "trace_at"]
 
@@ -80,10 +91,12 @@ def execute(
     simulated = device.register()
     recorder = recorder or Recorder(simulated)
     attention.target(gpu)
+    routing.route(job.assumptions.routing)
     autocast.on_weight_cast(lambda copy: recorder.mark([copy], Category.AUTOCAST_COPY))
     with (
         _collected_by_step(),
         libraries.unaware_of_fake_tensors(),
+        flash.stands_in(),
         placing.restored(built.module),
         recorder,
         _modules_followed(recorder, built.module),
@@ -97,6 +110,7 @@ def execute(
             device=simulated,
             batch_size=batch_size,
             micro_steps=min(2, max(1, job.loop.accumulation_steps)),
+            data=_StatedData(built, batch_size),
         )
         optimizer = loop.run()
         states = [t for t in optimizers.state_tensors(optimizer) if t.device == simulated]
@@ -105,6 +119,24 @@ def execute(
     return Execution(
         batch_size=batch_size, recording=recorder.recording, optimizer_state_bytes=state_bytes
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _StatedData:
+    """Data of which only that is there which the job states."""
+
+    built: BuiltModel
+    batch_size: int
+
+    def fill_input(self, spec: InputTensor | GraphInput, tensor: torch.Tensor) -> None:
+        with _disable_current_modes():
+            values = batch_of(self.built, spec, self.batch_size)
+        if values is not None:
+            said = self.built.stated[spec.name].assumption
+            known.state(tensor, values.to(tensor.dtype), [said])
+
+    def fill_target(self, tensor: torch.Tensor, classes: int | None) -> None:
+        """Nothing is known of targets that the loop makes itself."""
 
 
 @contextlib.contextmanager

@@ -35,12 +35,12 @@ from memplan_server.models import (
     BuiltModel,
     extract_loss,
     extract_outputs,
-    input_shape,
     torch_dtype,
 )
 from memplan_server.timeline import Category, Phase
 from memplan_server.training import optimizers
 from memplan_server.training.observer import Data, Observer, Unobserved, WithoutValues
+from memplan_server.training.stated import shape_of
 
 __all__ = ["Loop", "TargetSpec"]
 
@@ -161,7 +161,7 @@ class Loop:
 
     def _input(self, spec: InputTensor | GraphInput) -> torch.Tensor:
         dtype = torch_dtype(spec.dtype)
-        shape = input_shape(spec, self.batch_size)
+        shape = shape_of(self.built, spec, self.batch_size)
         channels_last = self.job.memory_format is MemoryFormat.CHANNELS_LAST and len(shape) == 4
         layout = torch.channels_last if channels_last else torch.contiguous_format
         tensor = torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
@@ -174,7 +174,7 @@ class Loop:
         positional = [t for s, t in pairs if isinstance(s, GraphInput) or not s.name]
         named = {s.name: t for s, t in pairs if isinstance(s, InputTensor) and s.name}
         named |= {s.name: t for s, t in zip(self.built.labels, labels, strict=True)}
-        return self.built.module(*positional, **named)
+        return self.built.module(*positional, **named, **self.built.options)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = _AUTOCAST.get(self.job.precision)

@@ -49,8 +49,7 @@ class Data(Protocol):
     """Puts values into the tensors of a batch, in place; nothing else is made on the device."""
 
     def fill_input(self, spec: InputTensor | GraphInput, tensor: torch.Tensor) -> None:
-        """`tensor` [batch, *spec.shape], or as a graph has it, is passed to the model as `spec`
-        says."""
+        """`tensor` is passed to the model as `spec` says, for a batch."""
 
     def fill_target(self, tensor: torch.Tensor, classes: int | None) -> None:
         """`tensor` is a target: class indices below `classes`, or numbers when that is None."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from memplan.types import (
     AllocatorSettings,
+    Assumptions,
     CatalogModel,
     InputTensor,
     Loss,
@@ -53,6 +54,13 @@ TASKS = (
     "token-classification",
     "question-answering",
     "image-classification",
+    "image-text-to-text",
+    "zero-shot-image-classification",
+    "speech-seq2seq",
+    "video-classification",
+    "audio-classification",
+    "semantic-segmentation",
+    "ctc",
 )
 
 _MOMENTUM = (OptimizerType.SGD, OptimizerType.RMSPROP)
@@ -73,6 +81,7 @@ def job_violations(job: TrainingJob, at: str, *, batch_required: bool) -> Violat
     yield from _optimizer(job.optimizer, f"{at}.optimizer")
     yield from _loop(job.loop, f"{at}.loop")
     yield from _allocator(job.allocator, f"{at}.allocator")
+    yield from _assumptions(job.assumptions, f"{at}.assumptions")
     batch = f"{at}.micro_batch_size"
     yield from whole(batch, job.micro_batch_size, 1, LARGEST_BATCH, unset=not batch_required)
 
@@ -242,6 +251,11 @@ def _combinations(options: Optimizer | OptimizerGroup, kind: OptimizerType, at: 
 def _loop(loop: TrainingLoop, at: str) -> Violations:
     steps = loop.accumulation_steps
     yield from whole(f"{at}.accumulation_steps", steps, 1, 2**20, unset=True)
+
+
+def _assumptions(assumptions: Assumptions, at: str) -> Violations:
+    images = assumptions.images_per_sample
+    yield from whole(f"{at}.images_per_sample", images, 1, 1_024, unset=True)
 
 
 def _allocator(allocator: AllocatorSettings, at: str) -> Violations:

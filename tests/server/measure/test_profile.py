@@ -271,6 +271,19 @@ def test_what_the_cpu_took_is_what_is_estimated(name: str) -> None:
     assert measured <= estimate.peak_allocated_bytes
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("experts", ["eager", "grouped_mm"])
+@pytest.mark.parametrize("name", ["mixtral", "olmoe"])
+def test_experts_took_what_balanced_routing_says(name: str, experts: str) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512}
+    routed = {"num_experts_per_tok": 2, "experts_implementation": experts}
+    job = replace(text(f"transformers/{name}", **sizes, **heads, **routed), micro_batch_size=16)
+    found: Profiled = in_child("profiles:profile_quietly", request(job, warmup_steps=1, steps=1))
+    measured = found.measurement.peak_allocated_bytes
+    assert without_workspaces(job) == pytest.approx(measured, rel=0.02)
+
+
 def without_workspaces(job: TrainingJob) -> int:
     """The estimate's peak allocated bytes on a GPU whose libraries need no workspaces."""
     timeline = Traced().get(job, GPU)

@@ -171,9 +171,9 @@ def test_a_stated_image_size_must_agree_with_the_input() -> None:
         ("transformers/bert", {"auto_map": {"AutoModel": "a--b"}}, "auto_map", "no such option"),
         (
             "transformers/bert",
-            {"attn_implementation": "flash_attention_2"},
+            {"attn_implementation": "kernels-community/any"},
             "attn_implementation",
-            "one of eager, sdpa",
+            "one of eager, sdpa, flash_attention_2",
         ),
     ],
 )
