@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from memplan import types
 from memplan.types import GpuTarget, MemoryEstimate, TrainingJob
-from memplan_server import paging, planning
+from memplan_server import dialects, paging, planning
 from memplan_server.calls import Call
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.gpus.catalog import GpuCatalog
@@ -122,7 +122,7 @@ class Planner:
                 headroom_fraction=headroom,
                 confidence=confidence,
             )
-        return types.PlanJobResponse(
+        answer = types.PlanJobResponse(
             estimate=planning.estimate_memory(
                 timelines, job, targets[0].gpu_type, confidence=confidence
             ),
@@ -141,6 +141,9 @@ class Planner:
                 catalog=self._catalog.all(),
             ),
         )
+        gpu_types = [target.gpu_type for target in targets]
+        text = dialects.render(request.scheduler, dialects.wanted(request, answer, gpu_types))
+        return replace(answer, scheduler_request=text)
 
     def profile_memory(
         self,

@@ -20,6 +20,7 @@ from memplan.cli.options import (
     job_options,
     measure_option,
     plan_options,
+    scheduler_option,
     server_options,
 )
 from memplan.cli.output import emit, waiting, write
@@ -90,6 +91,7 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 @gpu_options
 @plan_options
 @measure_option
+@scheduler_option
 @format_option
 @server_options
 def plan(**options: Any) -> int:
@@ -99,6 +101,7 @@ def plan(**options: Any) -> int:
     memplan plan torchvision/resnet50 --input 3x224x224 --batch-size 64 \\
         --optimizer adam --gpu nvidia-t4 --global-batch-size 1024
     memplan plan -f job.yaml --format json
+    memplan plan -f job.yaml --for slurm
 
     Without --gpu it is about every GPU type of the catalog. The estimate, the measurement and the
     accumulation plan are for the first one.
@@ -118,8 +121,12 @@ def plan(**options: Any) -> int:
                 headroom_fraction=request.headroom_fraction,
                 confidence=request.confidence,
                 measurement_budget=budget,
+                scheduler=request.scheduler,
                 timeout=options["timeout"],
             )
+        if answer.scheduler_request and options["style"] == "text":
+            write(answer.scheduler_request)
+            return exits.for_placements(answer.placements)
         data = to_dict(answer)
         data.setdefault("accumulation", None)
         data.setdefault("profile", None)

@@ -92,6 +92,7 @@ from memplan.types.requests import (
     PlanJobResponse,
     RecommendBatchSizeRequest,
     RecommendBatchSizeResponse,
+    Scheduler,
 )
 
 __all__ = [
@@ -163,6 +164,7 @@ __all__ = [
     "Remedy",
     "Reshape",
     "Residual",
+    "Scheduler",
     "SequencePooling",
     "SequencePoolingType",
     "ThroughputPoint",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 
 from memplan.types.estimate import (
     AccumulationPlan,
@@ -32,7 +33,36 @@ __all__ = [
     "PlanJobResponse",
     "RecommendBatchSizeRequest",
     "RecommendBatchSizeResponse",
+    "Scheduler",
 ]
+
+
+class Scheduler(StrEnum):
+    """Schedulers whose requests can be written."""
+
+    UNSPECIFIED = "unspecified"
+    """None."""
+    SLURM = "slurm"
+    """Slurm: lines of a batch script."""
+    KUBERNETES = "kubernetes"
+    """Kubernetes: a patch of a Pod, with node affinity on the labels of GPU Feature Discovery."""
+    DRA = "dra"
+    """Kubernetes, dynamic resource allocation: a ResourceClaimTemplate of resource.k8s.io/v1, and a
+    patch of the Pod that uses it."""
+    KUEUE = "kueue"
+    """Kueue: a suspended Job for a queue."""
+    KAI = "kai"
+    """KAI Scheduler: a patch of a Pod that takes part of a GPU."""
+    HAMI = "hami"
+    """HAMi: a patch of a Pod that takes part of a GPU."""
+    VOLCANO = "volcano"
+    """Volcano: a patch of a Pod that takes part of a GPU."""
+    HTCONDOR = "htcondor"
+    """HTCondor: lines of a submit description."""
+    RAY = "ray"
+    """Ray: options of a remote function or actor, as Python."""
+    SKYPILOT = "skypilot"
+    """SkyPilot: fields of a task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +170,8 @@ class PlanJobRequest:
     measurement_budget: timedelta | None = None
     """Longest time that may be spent on measuring the plan on a GPU of the server. Default: nothing
     is measured."""
+    scheduler: Scheduler = Scheduler.UNSPECIFIED
+    """Scheduler in whose own words the answer shall say what to ask for. Default: none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +188,11 @@ class PlanJobResponse:
     """One for each GPU asked about, in that order."""
     profile: MeasuredProfile | None = None
     """What was measured for the first GPU: within measurement_budget, or earlier."""
+    scheduler_request: str = ""
+    """What to ask the scheduler for, in its own words: where a global_batch_size is given, the
+    first GPU with the micro-batches of the accumulation plan; else every GPU on which the job fits
+    that can be asked for together with the first of them. Where there is none, a comment with the
+    reason. Empty without a scheduler."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
