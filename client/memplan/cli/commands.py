@@ -26,6 +26,7 @@ from memplan.cli.options import (
 from memplan.cli.output import emit, waiting, write
 from memplan.cli.profiling import profile, profiles
 from memplan.cli.request import Given
+from memplan.cli.slurm import slurm
 from memplan.client import Client
 from memplan.types import GpuTarget
 from memplan.wire import to_dict
@@ -79,6 +80,7 @@ def cli() -> None:
 
 cli.add_command(profile)
 cli.add_command(profiles)
+cli.add_command(slurm)
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -198,7 +198,7 @@ HOSTILE = st.text(
 
 
 @given(HOSTILE, st.lists(HOSTILE, max_size=4), st.sampled_from(["", "nvidia-t4"]), HOSTILE)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_no_name_breaks_out_of_its_place(
     name: str, aliases: list[str], parent: str, reason: str
 ) -> None:
@@ -255,7 +255,7 @@ MAPPING = st.recursive(
 
 
 @given(MAPPING)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_yaml_is_read_as_it_was_meant(data: dict[str, Any]) -> None:
     assert (yaml.safe_load(documents(data)) or {}) == data
 
