@@ -5,7 +5,7 @@
 
 local memplan = {
   -- Settings; change them after dofile().
-  ask = "/usr/local/lib/memplan/memplan-ask",
+  ask = "/opt/memplan/bin/memplan-ask",
   python = "/usr/bin/python3 -IS",
   socket = "/run/memplan/slurm.sock",
   submit_limit = 0.4, -- seconds that the controller waits for the helper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import socketserver
@@ -149,7 +150,8 @@ class Helper:
 
 def _comment(request: PlanJobRequest, fields: Mapping[str, str]) -> str:
     """The job's comment with its description in it, in one line; empty where that is too long."""
-    text = " ".join(jobfile.dump(replace(request, gpus=()), style="json").split())
+    data = json.loads(jobfile.dump(replace(request, gpus=()), style="json"))
+    text = json.dumps(data, separators=(",", ":"))  # ASCII: a comment goes through many hands
     own = fields.get("comment", "").partition(MARK)[0].rstrip()
     comment = f"{own} {MARK}{text}".lstrip()
     return comment if len(comment.encode()) < LONGEST_COMMENT else ""
