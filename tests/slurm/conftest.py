@@ -1,7 +1,7 @@
 """A Slurm cluster of Debian's packages, made by the commands of docs/slurm.md.
 
-They run as they stand there, in a mount and a process namespace of their own: what they install is gone,
-and what they start has ended, when the tests end.
+They run as they stand there, in a mount and a process namespace of their own: when the tests end,
+what they installed is gone and what they started has ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "slurm.md").read_text()
-PRIVATE = ("/etc/slurm", "/opt/memplan", "/run", "/var/spool", "/var/log")
+PRIVATE = ("/etc/slurm", "/opt/memplan", "/run", "/var/spool", "/var/log", "/var/tmp")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 
 
@@ -49,15 +49,15 @@ class Cluster:
         """Run a command line in the cluster."""
         enter = ["nsenter", "--target", str(self.inside), "--mount", "--pid"]
         start = time.monotonic()
-            done = subprocess.run(
-                [*enter, "--wdns=" + str(ROOT), "bash", "-euo", "pipefail", "-c", command],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=timeout,
-                check=False,
-                env={**os.environ, "PYTHONPATH": "", **environment},
-            )
+        done = subprocess.run(
+            [*enter, f"--wd={ROOT}", "bash", "-euo", "pipefail", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, "PYTHONPATH": "", **environment},
+        )
         return Result(code=done.returncode, text=done.stdout, seconds=time.monotonic() - start)
 
 

@@ -90,7 +90,7 @@ def test_a_job_without_annotation_is_left_alone(cluster: Cluster) -> None:
 
 
 def test_a_job_file_beside_a_comment_of_ones_own(cluster: Cluster) -> None:
-    found = submit(cluster, "--comment='a run'", MEMPLAN_JOB="/tmp/job.yaml")
+    found = submit(cluster, "--comment='a run'", MEMPLAN_JOB="/var/tmp/job.yaml")
     assert found["Comment"].startswith('a run memplan:{"model":')
     assert found["MEMPLAN_ACCUMULATION_STEPS"] == "8"
 
