@@ -75,6 +75,7 @@ class Helper:
         path = Path(self._config.socket)
         _remove_stale(path)
         self._inventory.start()
+        jobfile.parse("model: any")  # imports what reading takes before somebody waits for it
         server = _Server(str(path), _handler(self))
         # Whoever may enter the folder may ask, as whoever reaches the service may ask that.
         path.chmod(0o666)
@@ -112,14 +113,16 @@ class Helper:
         """The decision, and the comment by which job_submit finds the job file again."""
         if verb not in ("submit", "check"):
             raise ProtocolError(f"no verb: {verb[:40]!r}")
-        try:
-            request = jobfile.parse(fields.get("job", ""), source="The job's description")
-        except JobFileError as error:
-            return Decision(messages=(f"{error} The job is submitted as it is.",)), ""
 
         def working() -> None:
             connection.sendall(line(["working"]))
 
+        if verb == "check":
+            working()
+        try:
+            request = jobfile.parse(fields.get("job", ""), source="The job's description")
+        except JobFileError as error:
+            return Decision(messages=(f"{error} The job is submitted as it is.",)), ""
         patience = SUBMIT_PATIENCE_S if verb == "submit" else self._config.patience
         decision = self.decide(request, fields, patience, working if verb == "check" else None)
         return decision, _comment(request, fields) if verb == "check" else ""
