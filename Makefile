@@ -8,6 +8,10 @@ BIN := $(VENV)/bin
 # where there is one) and not the newest CUDA build.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# What the integration tests run against.
+DEBIAN_PACKAGES := prometheus postgresql munge python3-venv slurm-client slurmctld slurmd \
+	slurm-wlm-basic-plugins
+
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
@@ -24,11 +28,13 @@ test: $(VENV)/.installed-dev ## Run the test suite
 	$(BIN)/pytest -m 'not integration and not slow'
 
 test-integration: $(VENV)/.installed-dev ## Run the long tests and those against Debian's packages (installs them when root)
-	@{ command -v promtool && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1 \
-		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	@for program in promtool slurmctld slurmd sbatch munged; do \
+		command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgres"; \
+	test -z "$$missing" || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
-		--no-install-recommends prometheus postgresql >/dev/null; } \
-		|| { echo 'Install the packages prometheus and postgresql, or run this as root.' >&2; exit 1; }
+		--no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; } \
+		|| { echo "Missing:$$missing. Install $(DEBIAN_PACKAGES), or run this as root." >&2; exit 1; }
 	$(BIN)/pytest -m 'integration or slow'
 
 lint: $(VENV)/.installed-dev ## Check style, types and the contract

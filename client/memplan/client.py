@@ -45,6 +45,7 @@ from memplan.types import (
     ProfileMemoryRequest,
     ProfileMemoryResponse,
     RecommendBatchSizeRequest,
+    Scheduler,
     TrainingJob,
 )
 from memplan.v1 import planner_pb2_grpc
@@ -210,6 +211,7 @@ class Client:
         headroom_fraction: float | None = None,
         confidence: float = 0.0,
         measurement_budget: timedelta | None = None,
+        scheduler: Scheduler = Scheduler.UNSPECIFIED,
         timeout: float | None = None,
     ) -> PlanJobResponse:
         """Everything in one answer: estimate, batch sizes, accumulation and placements.
@@ -219,7 +221,8 @@ class Client:
         [p.gpu.gpu_type for p in plan.placements if p.verdict is Verdict.FITS]
 
         With a `measurement_budget` the server may spend so long on really running the job on a GPU;
-        `plan.profile` is what it saw. The budget comes on top of the client's own timeout.
+        `plan.profile` is what it saw. The budget comes on top of the client's own timeout. With a
+        `scheduler`, `plan.scheduler_request` is what to ask it for.
         """
         request = PlanJobRequest(
             job=job,
@@ -229,6 +232,7 @@ class Client:
             headroom_fraction=headroom_fraction,
             confidence=confidence,
             measurement_budget=measurement_budget,
+            scheduler=scheduler,
         )
         plan: PlanJobResponse = self._call(
             "PlanJob", request, self._measuring(timeout, measurement_budget or timedelta())

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from memplan import types
 from memplan.types import GpuTarget, MeasuredProfile, MemoryEstimate, TrainingJob
-from memplan_server import paging, planning
+from memplan_server import dialects, paging, planning
 from memplan_server.calls import Call
 from memplan_server.confirmation import Confirmation
 from memplan_server.errors import InvalidJob, Violation
@@ -145,11 +145,13 @@ class Planner:
             planning.plan_job(timelines, goal),
             profile=self._measured(job, targets[0].gpu_type.name),
         )
-        if request.measurement_budget is None:
-            return plan
-        return self._confirmation.confirm(
-            timelines, goal, plan, request.measurement_budget, call, peer=peer
-        )
+        if request.measurement_budget is not None:
+            plan = self._confirmation.confirm(
+                timelines, goal, plan, request.measurement_budget, call, peer=peer
+            )
+        gpu_types = [target.gpu_type for target in targets]
+        text = dialects.render(request.scheduler, dialects.wanted(request, plan, gpu_types))
+        return replace(plan, scheduler_request=text)
 
     def profile_memory(
         self,

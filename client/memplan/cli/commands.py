@@ -20,11 +20,13 @@ from memplan.cli.options import (
     job_options,
     measure_option,
     plan_options,
+    scheduler_option,
     server_options,
 )
 from memplan.cli.output import emit, waiting, write
 from memplan.cli.profiling import profile, profiles
 from memplan.cli.request import Given
+from memplan.cli.slurm import slurm
 from memplan.client import Client
 from memplan.types import GpuTarget
 from memplan.wire import to_dict
@@ -78,6 +80,7 @@ def cli() -> None:
 
 cli.add_command(profile)
 cli.add_command(profiles)
+cli.add_command(slurm)
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
@@ -90,6 +93,7 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 @gpu_options
 @plan_options
 @measure_option
+@scheduler_option
 @format_option
 @server_options
 def plan(**options: Any) -> int:
@@ -99,6 +103,7 @@ def plan(**options: Any) -> int:
     memplan plan torchvision/resnet50 --input 3x224x224 --batch-size 64 \\
         --optimizer adam --gpu nvidia-t4 --global-batch-size 1024
     memplan plan -f job.yaml --format json
+    memplan plan -f job.yaml --for slurm
     memplan plan train.py:make_model --input 3x224x224 --gpu nvidia-t4
 
     A function of a file of yours makes a torch.nn.Module; it is executed here, and neither code nor
@@ -122,8 +127,12 @@ def plan(**options: Any) -> int:
                 headroom_fraction=request.headroom_fraction,
                 confidence=request.confidence,
                 measurement_budget=budget,
+                scheduler=request.scheduler,
                 timeout=options["timeout"],
             )
+        if answer.scheduler_request and options["style"] == "text":
+            write(answer.scheduler_request)
+            return exits.for_placements(answer.placements)
         data = to_dict(answer)
         data.setdefault("accumulation", None)
         data.setdefault("profile", None)

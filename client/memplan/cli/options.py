@@ -27,6 +27,7 @@ from memplan.types import (
     Padding,
     Precision,
     Routing,
+    Scheduler,
     ZeroGrad,
 )
 from memplan.wire import WireError, from_dict
@@ -40,6 +41,7 @@ __all__ = [
     "profile_filter_options",
     "profile_options",
     "profile_server_options",
+    "scheduler_option",
     "server_options",
 ]
 
@@ -233,6 +235,7 @@ _PLAN: list[Decorator[Any]] = [
     _number("global-batch-size", int, "N", "Samples per optimizer step over all ranks."),
     _number("data-parallel-size", int, "N", "Ranks. Default: 1."),
 ]
+_FOR = f"Print what to ask a scheduler for, and nothing else: {_choices(Scheduler)}."
 _PROFILE: list[Decorator[Any]] = [
     _member("device", DeviceType, "cuda or cpu. Default: a GPU where there is one, else the CPU."),
     click.option("--gpu", "gpu_type", metavar="NAME", help="Only on a GPU of this type."),
@@ -304,6 +307,8 @@ measure_option = click.option(
     help="Also run the job on a GPU of the server, for at most so long.",
 )
 """Whether to measure what is planned."""
+scheduler_option = click.option("--for", "scheduler", type=Member(Scheduler), help=_FOR)
+"""In whose words to answer."""
 profile_options = _all(_PROFILE)
 """How to measure."""
 profile_filter_options = _all(_PROFILE_FILTER)

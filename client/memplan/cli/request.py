@@ -49,10 +49,17 @@ _FIELDS = {
     "global_batch_size": "global_batch_size",
     "data_parallel_size": "data_parallel_size",
     "measure": "measurement_budget",
+    "scheduler": "scheduler",
 }
 """Field of the request that each option sets, in the order in which they are applied."""
 
-_FLAGS = {"model": "MODEL", "config_file": "--config", "inputs": "--input", "gpus": "--gpu"}
+_FLAGS = {
+    "model": "MODEL",
+    "config_file": "--config",
+    "inputs": "--input",
+    "gpus": "--gpu",
+    "scheduler": "--for",
+}
 """What an option is called where that is not its name."""
 
 _SAME = {"gpu_type": "gpus", "gpu": "gpus"}

@@ -110,6 +110,7 @@ from memplan.types.requests import (
     PlanJobResponse,
     RecommendBatchSizeRequest,
     RecommendBatchSizeResponse,
+    Scheduler,
 )
 
 __all__ = [
@@ -197,6 +198,7 @@ __all__ = [
     "Reshape",
     "Residual",
     "Routing",
+    "Scheduler",
     "SequencePooling",
     "SequencePoolingType",
     "ThroughputPoint",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 
 from memplan.types.estimate import (
     AccumulationPlan,
@@ -32,7 +33,36 @@ __all__ = [
     "PlanJobResponse",
     "RecommendBatchSizeRequest",
     "RecommendBatchSizeResponse",
+    "Scheduler",
 ]
+
+
+class Scheduler(StrEnum):
+    """Schedulers whose requests can be written."""
+
+    UNSPECIFIED = "unspecified"
+    """None."""
+    SLURM = "slurm"
+    """Slurm: lines of a batch script."""
+    KUBERNETES = "kubernetes"
+    """Kubernetes: a patch of a Pod, with node affinity on the labels of GPU Feature Discovery."""
+    DRA = "dra"
+    """Kubernetes, dynamic resource allocation: a ResourceClaimTemplate of resource.k8s.io/v1, and a
+    patch of the Pod that uses it."""
+    KUEUE = "kueue"
+    """Kueue: a suspended Job for a queue."""
+    KAI = "kai"
+    """KAI Scheduler: a patch of a Pod that takes part of a GPU."""
+    HAMI = "hami"
+    """HAMi: a patch of a Pod that takes part of a GPU."""
+    VOLCANO = "volcano"
+    """Volcano: a patch of a Pod that takes part of a GPU."""
+    HTCONDOR = "htcondor"
+    """HTCondor: lines of a submit description."""
+    RAY = "ray"
+    """Ray: options of a remote function or actor, as Python."""
+    SKYPILOT = "skypilot"
+    """SkyPilot: fields of a task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +173,8 @@ class PlanJobRequest:
     micro-batches: those of the accumulation plan, else the job's, or the recommended ones where the
     job's do not fit. Comes on top of the time that a call may take on the server. Default: nothing
     is measured."""
+    scheduler: Scheduler = Scheduler.UNSPECIFIED
+    """Scheduler in whose own words the answer shall say what to ask for. Default: none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +196,11 @@ class PlanJobResponse:
     """What became of the measurement_budget, in sentences: what was measured on what and what
     followed for the plan, or why nothing was measured, which never fails the plan. Empty without
     one."""
+    scheduler_request: str = ""
+    """What to ask the scheduler for, in its own words: where a global_batch_size is given, the
+    first GPU with the micro-batches of the accumulation plan; else every GPU on which the job fits
+    that can be asked for together with the first of them. Where there is none, a comment with the
+    reason. Empty without a scheduler."""
 
     def _repr_html_(self) -> str:
         """How notebooks show it."""

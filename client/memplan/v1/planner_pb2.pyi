@@ -14,6 +14,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Scheduler(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCHEDULER_UNSPECIFIED: _ClassVar[Scheduler]
+    SCHEDULER_SLURM: _ClassVar[Scheduler]
+    SCHEDULER_KUBERNETES: _ClassVar[Scheduler]
+    SCHEDULER_DRA: _ClassVar[Scheduler]
+    SCHEDULER_KUEUE: _ClassVar[Scheduler]
+    SCHEDULER_KAI: _ClassVar[Scheduler]
+    SCHEDULER_HAMI: _ClassVar[Scheduler]
+    SCHEDULER_VOLCANO: _ClassVar[Scheduler]
+    SCHEDULER_HTCONDOR: _ClassVar[Scheduler]
+    SCHEDULER_RAY: _ClassVar[Scheduler]
+    SCHEDULER_SKYPILOT: _ClassVar[Scheduler]
+
 class DeviceType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DEVICE_TYPE_UNSPECIFIED: _ClassVar[DeviceType]
@@ -27,6 +41,17 @@ class ProfileStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PROFILE_STAGE_BUILDING: _ClassVar[ProfileStage]
     PROFILE_STAGE_WARMING_UP: _ClassVar[ProfileStage]
     PROFILE_STAGE_MEASURING: _ClassVar[ProfileStage]
+SCHEDULER_UNSPECIFIED: Scheduler
+SCHEDULER_SLURM: Scheduler
+SCHEDULER_KUBERNETES: Scheduler
+SCHEDULER_DRA: Scheduler
+SCHEDULER_KUEUE: Scheduler
+SCHEDULER_KAI: Scheduler
+SCHEDULER_HAMI: Scheduler
+SCHEDULER_VOLCANO: Scheduler
+SCHEDULER_HTCONDOR: Scheduler
+SCHEDULER_RAY: Scheduler
+SCHEDULER_SKYPILOT: Scheduler
 DEVICE_TYPE_UNSPECIFIED: DeviceType
 DEVICE_TYPE_CUDA: DeviceType
 DEVICE_TYPE_CPU: DeviceType
@@ -99,7 +124,7 @@ class PlanAccumulationResponse(_message.Message):
     def __init__(self, accumulation: _Optional[_Union[_estimate_pb2.AccumulationPlan, _Mapping]] = ...) -> None: ...
 
 class PlanJobRequest(_message.Message):
-    __slots__ = ("job", "gpus", "global_batch_size", "data_parallel_size", "headroom_fraction", "confidence", "measurement_budget")
+    __slots__ = ("job", "gpus", "global_batch_size", "data_parallel_size", "headroom_fraction", "confidence", "measurement_budget", "scheduler")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +132,7 @@ class PlanJobRequest(_message.Message):
     HEADROOM_FRACTION_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     MEASUREMENT_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
     job: _job_pb2.TrainingJob
     gpus: _containers.RepeatedCompositeFieldContainer[_gpus_pb2.GpuTarget]
     global_batch_size: int
@@ -114,23 +140,26 @@ class PlanJobRequest(_message.Message):
     headroom_fraction: float
     confidence: float
     measurement_budget: _duration_pb2.Duration
-    def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[_gpus_pb2.GpuTarget, _Mapping]]] = ..., global_batch_size: _Optional[int] = ..., data_parallel_size: _Optional[int] = ..., headroom_fraction: _Optional[float] = ..., confidence: _Optional[float] = ..., measurement_budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    scheduler: Scheduler
+    def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[_gpus_pb2.GpuTarget, _Mapping]]] = ..., global_batch_size: _Optional[int] = ..., data_parallel_size: _Optional[int] = ..., headroom_fraction: _Optional[float] = ..., confidence: _Optional[float] = ..., measurement_budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., scheduler: _Optional[_Union[Scheduler, str]] = ...) -> None: ...
 
 class PlanJobResponse(_message.Message):
-    __slots__ = ("estimate", "batch_sizes", "accumulation", "placements", "profile", "measurement_notes")
+    __slots__ = ("estimate", "batch_sizes", "accumulation", "placements", "profile", "measurement_notes", "scheduler_request")
     ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZES_FIELD_NUMBER: _ClassVar[int]
     ACCUMULATION_FIELD_NUMBER: _ClassVar[int]
     PLACEMENTS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     MEASUREMENT_NOTES_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_REQUEST_FIELD_NUMBER: _ClassVar[int]
     estimate: _estimate_pb2.MemoryEstimate
     batch_sizes: _containers.RepeatedCompositeFieldContainer[_estimate_pb2.BatchSizeRecommendation]
     accumulation: _estimate_pb2.AccumulationPlan
     placements: _containers.RepeatedCompositeFieldContainer[_estimate_pb2.Placement]
     profile: MeasuredProfile
     measurement_notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, estimate: _Optional[_Union[_estimate_pb2.MemoryEstimate, _Mapping]] = ..., batch_sizes: _Optional[_Iterable[_Union[_estimate_pb2.BatchSizeRecommendation, _Mapping]]] = ..., accumulation: _Optional[_Union[_estimate_pb2.AccumulationPlan, _Mapping]] = ..., placements: _Optional[_Iterable[_Union[_estimate_pb2.Placement, _Mapping]]] = ..., profile: _Optional[_Union[MeasuredProfile, _Mapping]] = ..., measurement_notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    scheduler_request: str
+    def __init__(self, estimate: _Optional[_Union[_estimate_pb2.MemoryEstimate, _Mapping]] = ..., batch_sizes: _Optional[_Iterable[_Union[_estimate_pb2.BatchSizeRecommendation, _Mapping]]] = ..., accumulation: _Optional[_Union[_estimate_pb2.AccumulationPlan, _Mapping]] = ..., placements: _Optional[_Iterable[_Union[_estimate_pb2.Placement, _Mapping]]] = ..., profile: _Optional[_Union[MeasuredProfile, _Mapping]] = ..., measurement_notes: _Optional[_Iterable[str]] = ..., scheduler_request: _Optional[str] = ...) -> None: ...
 
 class ProfileMemoryRequest(_message.Message):
     __slots__ = ("job", "step_count", "memory_limit_bytes", "time_limit", "device_type", "gpu_type", "warmup_step_count", "wait_for_gpu", "find_batch_size")
