@@ -75,12 +75,14 @@ def _replayed(timeline: Timeline, job: TrainingJob, gpu_type: GpuType) -> Replay
 
 
 def alive_after(timeline: Timeline, event: int) -> Int64:
-    """[m] 1 for each storage that is alive right after this event, else 0."""
-    alive = np.zeros(len(timeline.intercept), np.int64)
+    """[m] 1 for each storage that is alive right after this event, else 0.
+
+    A storage may be made again after it was freed.
+    """
     past = timeline.events[: event + 1]
-    alive[past[past >= 0]] = 1
-    alive[~past[past < 0]] = 0
-    return alive
+    made = np.bincount(past[past >= 0], minlength=len(timeline.intercept))
+    freed = np.bincount(~past[past < 0], minlength=len(timeline.intercept))
+    return made - freed
 
 
 def _breakdown(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,9 @@ from memplan_server.planning import (
     recommend_batch_sizes,
 )
 from memplan_server.planning.accumulation import split
+from memplan_server.planning.estimate import alive_after
 from memplan_server.planning.probe import Probe, largest
+from memplan_server.simulate.repetition import with_third_step
 
 LAYERS = st.lists(
     st.tuples(st.integers(4, 64 * MIB), st.integers(16, 4 * MIB)), min_size=1, max_size=6
@@ -99,6 +102,17 @@ def test_a_verdict_may_need_less_confidence() -> None:
     assert (fits.verdict, uncertain.verdict) == (Verdict.FITS, Verdict.UNCERTAIN)
     assert fits.upper_bound_bytes == low < high == uncertain.upper_bound_bytes
     assert "large" in {remedy.gpu_type for remedy in uncertain.remedies}
+
+
+def test_storages_that_are_made_again_are_alive_again() -> None:
+    once = Fixed().get(job(), gpu(8 << 30))
+    again = with_third_step(once)
+    assert again.step.max() == 2
+    for event in (len(once.events) // 2, len(again.events) * 4 // 5, len(again.events) - 1):
+        alive: set[int] = set()
+        for at in again.events[: event + 1].tolist():
+            alive.symmetric_difference_update({at if at >= 0 else ~at})
+        assert set(np.flatnonzero(alive_after(again, event)).tolist()) == alive
 
 
 def test_the_largest_modules_come_first() -> None:
