@@ -54,6 +54,7 @@ from memplan.types import (
     PlanJobRequest,
     Precision,
     RecommendBatchSizeResponse,
+    Scheduler,
     TrainingJob,
     TrainingLoop,
     Verdict,
@@ -111,6 +112,15 @@ class TestExitCodes:
         result = run(f"plan a/b --batch-size 1 --format {style}")
         assert result.exit_code == code, result.output
         assert result.stderr == ""
+
+    def test_plan_for_a_scheduler(self, run: Run, planner: FakePlanner) -> None:
+        answer = dataclasses.replace(plan(Verdict.FITS), scheduler_request="# it\n#SBATCH x\n")
+        planner.answers["PlanJob"] = lambda request: answer
+        result = run("plan a/b --batch-size 1 --for SLURM")
+        assert (result.exit_code, result.stdout) == (0, "# it\n#SBATCH x\n")
+        assert planner.requests[-1].scheduler is Scheduler.SLURM
+        result = run("plan a/b --batch-size 1 --for slurm --json")
+        assert json.loads(result.stdout)["scheduler_request"] == answer.scheduler_request
 
     @pytest.mark.parametrize(("batches", "code"), [([0, 0], 3), ([0, 7], 0)])
     def test_batch_size(

@@ -7,71 +7,19 @@ what they installed is gone and what they started has ended.
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 import pytest
+from slurm_cluster import ROOT, Cluster, blocks, service_arguments
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "slurm.md").read_text()
 PRIVATE = ("/etc/slurm", "/opt/memplan", "/run", "/var/spool", "/var/log", "/var/tmp")
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a command did."""
-
-    code: int
-    text: str
-    seconds: float
-
-
-@dataclass(kw_only=True)
-class Cluster:
-    """The namespaces that the cluster lives in, and the service beside them."""
-
-    inside: int
-    server: subprocess.Popen[bytes]
-    outputs: dict[str, Result] = field(default_factory=dict)
-    """What the blocks of the page printed, by their text."""
-
-    def run(self, command: str, *, timeout: float = 120, **environment: str) -> Result:
-        """Run a command line in the cluster."""
-        enter = ["nsenter", "--target", str(self.inside), "--mount", "--pid"]
-        start = time.monotonic()
-        done = subprocess.run(
-            [*enter, f"--wd={ROOT}", "bash", "-euo", "pipefail", "-c", command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env={**os.environ, "PYTHONPATH": "", **environment},
-        )
-        return Result(code=done.returncode, text=done.stdout, seconds=time.monotonic() - start)
-
-
-def blocks() -> list[str]:
-    """The commands of the page, but those that install packages."""
-    found = re.findall(r"^```bash\n(.*?)^```$", PAGE, flags=re.M | re.S)
-    return [block for block in found if not block.startswith("apt-get")]
-
-
-def service_arguments() -> list[str]:
-    """How the page starts the service."""
-    match = re.search(r"^memplan-server (.*)$", PAGE, flags=re.M)
-    assert match is not None
-    return shlex.split(match[1])
 
 
 @pytest.fixture(scope="session")

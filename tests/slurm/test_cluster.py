@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 
 import pytest
-from conftest import Cluster, Result
+from slurm_cluster import Cluster, Result
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

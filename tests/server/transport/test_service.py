@@ -45,6 +45,19 @@ def test_every_method_answers(fake: Served) -> None:
     assert fake.call("ListGpuTypes", pb.ListGpuTypesRequest()).gpu_types
 
 
+def test_a_plan_is_put_into_the_words_of_a_scheduler(fake: Served) -> None:
+    request = plan()
+    assert fake.call("PlanJob", request).scheduler_request == ""
+    request.scheduler = pb.SCHEDULER_SLURM
+    answer = fake.call("PlanJob", request)
+    assert '#SBATCH --constraint="nvidia-t4"\n' in answer.scheduler_request
+    micro = answer.accumulation.micro_batch_size
+    assert f"export MEMPLAN_MICRO_BATCH_SIZE={micro}\n" in answer.scheduler_request
+    request.global_batch_size = 0
+    text = fake.call("PlanJob", request).scheduler_request
+    assert '#SBATCH --constraint="nvidia-t4|nvidia-h200"\n' in text
+
+
 def test_a_gpu_type_that_was_not_asked_for_is_assumed(fake: Served) -> None:
     got = fake.call("EstimateMemory", estimate("ok")).estimate
     assert got.gpu_type == "nvidia-a100-80gb"
