@@ -189,6 +189,12 @@ def _timm(model: str, batch_size: int, **config: bool) -> TrainingJob:
     With it, what is measured at batch size 8 beyond the reserved bytes is the same for models of
     0.4 to 208 million parameters (1,670 to 1,820 MiB); with plain SGD it grows with the parameters,
     with Adam it falls.
+
+    Not simulated, though it seems to be most of what is left: timm's `train.py` sets
+    `torch.backends.cudnn.benchmark`, so that the first call of each convolution tries algorithms
+    with workspaces of gigabytes, which the highest value polled may or may not have seen, and then
+    empties the allocator's cache (`run_single_conv` in aten/src/ATen/native/cudnn/Conv_v8.cpp). Its
+    loader holds three batches and the bytes of one in a stream of its own.
     """
     return normalize(
         TrainingJob(
