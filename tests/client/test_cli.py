@@ -411,6 +411,7 @@ class TestOutput:
         result = run("plan a/b --batch-size 1 --global-batch-size 1024 --format json")
         data = json.loads(result.stdout)
         keys = {"estimate", "batch_sizes", "accumulation", "placements", "profile"}
+        keys.add("scheduler_request")
         assert data.keys() == keys
         assert json.loads(run("plan a/b --global-batch-size 1024 --json").stdout) == data
         assert data["placements"][0]["verdict"] == "FITS"
