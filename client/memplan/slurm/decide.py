@@ -46,9 +46,9 @@ class Judged:
 
 
 def judge(kinds: Sequence[Kind], plan: PlanJobResponse) -> Judged:
-    """`plan.placements` are for the GPU types of `kinds`; one may lack where it is not known.
+    """`plan.placements` are for the GPU types of `kinds`, each once and in that order.
 
-    A placement is found by the name that was asked about, or else by its order.
+    A kind that is not known has no GPU type, and none of them.
     """
     asked = list(dict.fromkeys(kind.gpu_type for kind in kinds if kind.gpu_type))
     by_type = dict(zip(asked, plan.placements, strict=True))

@@ -104,6 +104,8 @@ class Helper:
             log.warning("a request is wrong: %s", error)
         except OSError as error:  # whoever asked has gone
             log.info("a connection ended: %s", error)
+        except Exception:  # a defect, of ours or of the service; the job is submitted as it is
+            log.exception("a request was not answered")
         finally:
             self._free.release()
 
