@@ -42,15 +42,15 @@ def refusal(served: Served, *args: Any, **fields: Any) -> Refusal:
 
 
 def processes() -> set[int]:
-    """Children of this process and theirs that run, the workers left out."""
+    """Children of this process and theirs that run, the workers and the database left out."""
     tree: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            pid, rest = int(path.parent.name), path.read_text().rpartition(")")[2].split()
+            pid, (name, _, rest) = int(path.parent.name), path.read_text().rpartition(") ")
         except OSError:
             continue
-        if rest[0] != "Z":
-            tree.setdefault(int(rest[1]), []).append(pid)
+        if rest[0] != "Z" and not name.endswith("(postgres"):
+            tree.setdefault(int(rest.split()[1]), []).append(pid)
     found, left = set(), [os.getpid()]
     while left:
         children = tree.get(left.pop(), [])
