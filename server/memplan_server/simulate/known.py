@@ -46,6 +46,8 @@ _FILLED: dict[Any, int | None] = {
 _RANGES = (_ATEN.arange.default, _ATEN.arange.start, _ATEN.arange.start_step)
 _CHANCE = (_ATEN.rand.default, _ATEN.rand_like.default)
 _ASSUMED_CHANCE = "random numbers that a model decides by (layer drop) are one half"
+_MADE_ANEW = {*_FILLED, *_RANGES, *_CHANCE, *routing.CHOICES}
+"""Operators whose result is known whatever is known of their arguments."""
 _UNCERTAIN = torch.Tag.nondeterministic_seeded
 
 Sentences = frozenset[str]
@@ -108,8 +110,10 @@ def follow(func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """Note what an operator's results hold, if that is known."""
     if func.namespace != "aten":
         return
-    inputs = [*_tensors((args, kwargs))]
     writes = _writes(func)
+    if not writes and func not in _MADE_ANEW and _is_unknown(args):
+        return
+    inputs = [*_tensors((args, kwargs))]
     if writes:
         _follow_write(func, args, kwargs, inputs, writes)
         return
@@ -123,6 +127,11 @@ def follow(func: Any, args: Any, kwargs: Any, out: Any) -> None:
             if isinstance(item, FakeTensor):
                 part = functools.partial(_part, made, index)
                 _note(item, Known(part, made.assumptions))
+
+
+def _is_unknown(args: Any) -> bool:
+    """Whether the first argument tells already that not all are known: most do."""
+    return bool(args) and isinstance(args[0], FakeTensor) and known_of(args[0]) is None
 
 
 def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Known | None:
