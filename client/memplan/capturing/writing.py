@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -163,7 +163,7 @@ class _Writer:
     def release(self) -> None:
         """Write down where values are let go of, where that is not after their last use."""
         nodes = self.written.nodes
-        last = {v: i for i, node in enumerate(nodes) for v in _used(node)}
+        last = {v: i for i, node in enumerate(nodes) for v in node.used_values()}
         ends: dict[int, list[int]] = {}
         for value, life in self._lives.items():
             end = len(nodes) if life.ends is None else bisect.bisect_right(self._born, life.ends)
@@ -380,16 +380,6 @@ def _is_whole(node: fx.Node) -> bool:
     given: list[Any] = list(node.args)
     start, end, step = [*given, *(None, 0, None, None, 1)[len(given) :]][2:]
     return start in (0, None) and end in (None, _TO_THE_END) and step == 1
-
-
-def _used(node: GraphNode) -> Iterator[int]:
-    """The values that a node uses."""
-    for argument in node.arguments:
-        if argument.value is not None:
-            yield argument.value
-        for item in argument.list.items if argument.list is not None else ():
-            if item.value is not None:
-                yield item.value
 
 
 def _number(value: Any) -> float:

@@ -5,6 +5,7 @@ Counterpart of a part of `proto/memplan/v1/job.proto`: same names, same meaning.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -167,6 +168,15 @@ class GraphNode:
     releases: tuple[int, ...] = ()
     """Values that the program lets go of once it has run. Default: a value that no node releases is
     let go of after its last use."""
+
+    def used_values(self) -> Iterator[int]:
+        """The values among its arguments."""
+        for argument in self.arguments:
+            if argument.value is not None:
+                yield argument.value
+            for item in argument.list.items if argument.list is not None else ():
+                if item.value is not None:
+                    yield item.value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

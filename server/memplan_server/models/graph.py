@@ -13,7 +13,6 @@ from torch import nn
 
 from memplan.types import (
     Graph,
-    GraphNode,
     GraphTensor,
     GraphTensorKind,
     Loss,
@@ -165,7 +164,7 @@ def _releases(graph: Graph) -> list[list[int]]:
     last: dict[int, int] = {}
     defined = len(graph.tensors) + len(graph.inputs)
     for index, node in enumerate(graph.nodes):
-        for value in _used(node):
+        for value in node.used_values():
             last[value] = index
         results = node.result_count or 1
         last |= dict.fromkeys(range(defined, defined + results), index)
@@ -177,12 +176,3 @@ def _releases(graph: Graph) -> list[list[int]]:
         if value not in held:
             found[index].append(value)
     return found
-
-
-def _used(node: GraphNode) -> Iterator[int]:
-    for argument in node.arguments:
-        if argument.value is not None:
-            yield argument.value
-        for item in argument.list.items if argument.list is not None else ():
-            if item.value is not None:
-                yield item.value
