@@ -12,6 +12,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 DEBIAN_PACKAGES := prometheus postgresql munge python3-venv slurm-client slurmctld slurmd \
 	slurm-wlm-basic-plugins
 
+# The tests of one file stay in one process. More processes than two would each keep a server and its
+# workers, some GB each; the integration tests run alone, as they measure times.
+IN_TWO := --numprocesses 2 --dist loadfile
+
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
@@ -25,7 +29,7 @@ plan: $(VENV)/.installed ## Set up what a user needs, and print the plan of a re
 		--precision fp32 --gpu nvidia-a100-40gb --gpu nvidia-t4 --global-batch-size 1024
 
 test: $(VENV)/.installed-dev ## Run the test suite
-	$(BIN)/pytest -m 'not integration and not slow'
+	$(BIN)/pytest $(IN_TWO) -m 'not integration and not slow'
 
 test-integration: $(VENV)/.installed-dev ## Run the long tests and those against Debian's packages (installs them when root)
 	@for program in promtool slurmctld slurmd sbatch munged; do \
@@ -35,7 +39,8 @@ test-integration: $(VENV)/.installed-dev ## Run the long tests and those against
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
 		--no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; } \
 		|| { echo "Missing:$$missing. Install $(DEBIAN_PACKAGES), or run this as root." >&2; exit 1; }
-	$(BIN)/pytest -m 'integration or slow'
+	$(BIN)/pytest $(IN_TWO) -m 'slow and not integration'
+	$(BIN)/pytest -m integration
 
 lint: $(VENV)/.installed-dev ## Check style, types and the contract
 	$(BIN)/ruff check .
