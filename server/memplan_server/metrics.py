@@ -22,6 +22,11 @@ __all__ = ["ComputedGauge", "Metrics"]
 
 REQUEST_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SIMULATION_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+WORKER_ENDS = ("time_limit", "memory_limit", "cancelled", "died", "start")
+PROFILE_OUTCOMES = (
+    *("done", "out_of_memory", "cancelled", "time_limit", "refused", "no_device", "unreachable"),
+    *("invalid_job", "crashed", "relayed", "failed"),
+)
 RATIOS = (0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5)
 
 
@@ -122,11 +127,11 @@ class Metrics:
         )
         self.worker_ends = Counter(
             "memplan_worker_ends_total",
-            "Worker processes that ended before the server, by reason (time_limit, memory_limit, "
-            "cancelled, died, start).",
+            f"Worker processes that ended before the server, by reason ({', '.join(WORKER_ENDS)}).",
             ["reason"],
             registry=registry,
         )
+        _begin(self.worker_ends, WORKER_ENDS)
         self.simulation_seconds = Histogram(
             "memplan_simulation_duration_seconds",
             "Time a worker process spends on one task.",
@@ -138,11 +143,11 @@ class Metrics:
         """Jobs that are really run, and how predictions compare."""
         self.profiles = Counter(
             "memplan_profiles_total",
-            "Profiles that ended, by outcome (done, out_of_memory, cancelled, time_limit, refused, "
-            "no_device, unreachable, invalid_job, crashed, relayed, failed).",
+            f"Profiles that ended, by outcome ({', '.join(PROFILE_OUTCOMES)}).",
             ["outcome"],
             registry=registry,
         )
+        _begin(self.profiles, PROFILE_OUTCOMES)
         self.profiles_queued = Gauge(
             "memplan_profiles_queued",
             "Profiles that wait for a device of this machine.",
@@ -173,3 +178,9 @@ class Metrics:
             buckets=RATIOS,
             registry=registry,
         )
+
+
+def _begin(counter: Counter, values: Sequence[str]) -> None:
+    """Show each value of the label from the start: increase() does not see a sample come."""
+    for value in values:
+        counter.labels(value)
