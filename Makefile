@@ -15,7 +15,7 @@ DEBIAN_PACKAGES := prometheus postgresql munge python3-venv slurm-client slurmct
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
-.PHONY: help plan test test-integration lint proto coverage-models accuracy calibrate corpus speed clean
+.PHONY: help plan test test-integration lint proto dashboard coverage-models accuracy calibrate corpus speed clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev ## Run the test suite
 	$(BIN)/pytest -m 'not integration and not slow'
 
 test-integration: $(VENV)/.installed-dev ## Run the long tests and those against Debian's packages (installs them when root)
-	@for program in promtool slurmctld slurmd sbatch munged; do \
+	@for program in prometheus promtool slurmctld slurmd sbatch munged; do \
 		command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgres"; \
 	test -z "$$missing" || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
@@ -46,6 +46,9 @@ lint: $(VENV)/.installed-dev ## Check style, types and the contract
 proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 		--grpc_python_out=client proto/memplan/v1/*.proto
+
+dashboard: $(VENV)/.installed-dev ## Write deploy/grafana/memplan.json from dashboard.py
+	$(BIN)/python deploy/grafana/dashboard.py
 
 coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
 	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60
