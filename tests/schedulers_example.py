@@ -1,4 +1,4 @@
-"""The requests that docs/schedulers.md shows: `python tests/schedulers_example.py` writes them again."""
+"""The requests that docs/schedulers.md shows: `python tests/schedulers_example.py` renews them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from click.testing import CliRunner
 from memplan.cli.commands import cli
 
 PAGE = Path(__file__).parents[1] / "docs" / "schedulers.md"
-EXAMPLE = re.compile(r"```\n(memplan plan -f job\.yaml [^\n]*)\n```\n\n```text\n(.*?)```\n", flags=re.S)
+EXAMPLE = re.compile(
+    r"```\n(memplan plan -f job\.yaml [^\n]*)\n```\n\n```text\n(.*?)```\n", flags=re.S
+)
 JOB = re.compile(r"in `job\.yaml`:\n\n```yaml\n(.*?)```\n", flags=re.S)
 
 

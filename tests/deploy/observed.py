@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ _OF_TYPE = {
 }
 
 
-def exposed() -> set[str]:
+@cache
+def exposed() -> frozenset[str]:
     """Names of all samples that a server may show."""
     families = Metrics().registry.collect()
-    return {f.name + end for f in families for end in _OF_TYPE.get(f.type, ("",))}
+    return frozenset(f.name + end for f in families for end in _OF_TYPE.get(f.type, ("",)))
 
 
 def rules() -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 import grpc
 import pytest
-from observed import RULES, RULES_TEST, alerts, dashboard_queries, recorded
+from observed import ROOT, RULES, RULES_TEST, alerts, dashboard_queries, recorded
 from real_prometheus import Prometheus
 
 from memplan.v1 import planner_pb2, planner_pb2_grpc
@@ -51,6 +51,15 @@ def promtool(*arguments: object) -> str:
 def test_the_rules_are_rules_and_do_what_their_tests_say() -> None:
     assert f"{len(alerts()) + len(recorded())} rules found" in promtool("check", "rules", RULES)
     assert "SUCCESS" in promtool("test", "rules", RULES_TEST)
+
+
+def test_the_configuration_in_the_docs_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "server.md").read_text()
+    (config,) = re.findall(r"^```yaml\n(# prometheus\.yaml\n.*?)^```$", page, flags=re.M | re.S)
+    (tmp_path / "prometheus.yaml").write_text(config)
+    (tmp_path / "rules.yaml").symlink_to(RULES)
+    printed = promtool("check", "config", tmp_path / "prometheus.yaml")
+    assert f"{len(alerts()) + len(recorded())} rules found" in printed
 
 
 def test_the_server_is_scraped_and_all_rules_are_evaluated(prometheus: Prometheus) -> None:
