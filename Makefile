@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # What the integration tests run against.
-DEBIAN_PACKAGES := prometheus postgresql munge python3-venv slurm-client slurmctld slurmd \
+DEBIAN_PACKAGES := curl prometheus postgresql munge python3-venv slurm-client slurmctld slurmd \
 	slurm-wlm-basic-plugins
 
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev ## Run the test suite
 	$(BIN)/pytest -m 'not integration and not slow'
 
 test-integration: $(VENV)/.installed-dev ## Run the long tests and those against Debian's packages (installs them when root)
-	@for program in prometheus promtool slurmctld slurmd sbatch munged; do \
+	@for program in curl prometheus promtool slurmctld slurmd sbatch munged; do \
 		command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgres"; \
 	test -z "$$missing" || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
