@@ -10,6 +10,7 @@ from pathlib import Path
 from measured import BRACKETS, CORPUS, MILABENCH, TIMM_A100
 from memplan_server.gpus.catalog import GpuCatalog
 from reporting import plots, sections
+from reporting.answers import LIBRARIES
 from reporting.goals import NOT_JUDGED, Goal
 from reporting.markdown import mib, table
 from reporting.predictions import Outcome
@@ -17,7 +18,6 @@ from reporting.scores import DRIVER_USED, Scored
 
 __all__ = ["write"]
 
-_LIBRARIES = ("torch", "torchvision", "timm", "transformers")
 _TABLES = {
     CORPUS: "`bench/corpus`, our own runs, all three quantities",
     MILABENCH: "milabench's scaling sweeps, driver-used bytes; torch 2.6.0 with CUDA 12.6, "
@@ -141,7 +141,7 @@ def write(
     measured = [s for s in items if s.row.driver_used_bytes is not None]
     judged_nothing = [g.measure for g in goals if g.reached is None]
     values = {
-        "versions": ", ".join(f"{n} {importlib.metadata.version(n)}" for n in _LIBRARIES),
+        "versions": ", ".join(f"{n} {importlib.metadata.version(n)}" for n in LIBRARIES),
         "confidence": _confidence(items),
         "goals": sections.goals_table(goals),
         "not_judged": _not_judged(judged_nothing),

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from measured import CORPUS, TIMM_A100
 from reporting import families
+from reporting.answers import PEERS
 from reporting.goals import Goal
 from reporting.markdown import mib, percent, signed, table
-from reporting.predictions import PEERS
 from reporting.scores import (
     ALLOCATED,
     DRIVER_USED,
