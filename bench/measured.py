@@ -201,5 +201,6 @@ def _timm(model: str, batch_size: int, **config: bool) -> TrainingJob:
             model=Model(catalog=CatalogModel(name=f"timm/{model}", config=config)),
             optimizer=Optimizer(type=OptimizerType.SGD, momentum=0.9),
             micro_batch_size=batch_size,
+            cudnn_benchmark=True,
         )
     )
