@@ -84,9 +84,7 @@ class Answers:
 
 def _key(job: TrainingJob, sizes: Collection[int]) -> str:
     """The sizes are part of it: MemTracker is executed at the smallest and the largest only."""
-    seen = replace(
-        job, micro_batch_size=0, allocator=AllocatorSettings(), cudnn_benchmark=False
-    )
+    seen = replace(job, micro_batch_size=0, allocator=AllocatorSettings(), cudnn_benchmark=False)
     parts = [to_dict(seen, defaults=False), sorted(sizes), _versions()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

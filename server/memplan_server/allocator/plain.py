@@ -86,9 +86,7 @@ class PlainAllocator:
             start = stop
         self._run(events[start:], start, blocks, segments)
 
-    def _run(
-        self, events: list[int], first: int, blocks: list[int], segments: list[int]
-    ) -> None:
+    def _run(self, events: list[int], first: int, blocks: list[int], segments: list[int]) -> None:
         """Replay these events, of which the first has this index."""
         address_of, size_of = self._address_of, self._size_of
         size_from, start_of, (small, large) = self._size_from, self._start_of, self._keys
