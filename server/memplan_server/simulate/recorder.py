@@ -166,7 +166,7 @@ class Recorder(FakeTensorMode):
         if key in self._alive:
             return
         index = self._reserved.pop() if self._reserved else self._allocate()
-        self.recording.storages[index].nbytes = storage.nbytes()
+        self.recording.storages[index].nbytes = _nbytes(tensor)
 
         def freed(_: object) -> None:
             del self._alive[key]
@@ -293,6 +293,20 @@ class Recorder(FakeTensorMode):
     def close(self) -> None:
         """Stop listening: what is freed from now on is clean-up, not the program."""
         self._alive.clear()
+
+
+def _nbytes(tensor: torch.Tensor) -> int:
+    """Bytes of the tensor's storage.
+
+    The fake mode's cache makes a storage that ends with the last element, also where the operator
+    makes rows longer than the tensor's and returns a slice of them, as the gradient of an attention
+    mask is.
+    """
+    nbytes = tensor.untyped_storage().nbytes()
+    if not nbytes or tensor.is_contiguous():
+        return nbytes
+    rows = max(size * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return max(nbytes, rows * tensor.element_size())
 
 
 _TRIALS = (
