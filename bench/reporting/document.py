@@ -14,7 +14,7 @@ from reporting.answers import LIBRARIES
 from reporting.goals import NOT_JUDGED, Goal
 from reporting.markdown import mib, table
 from reporting.predictions import Outcome
-from reporting.scores import DRIVER_USED, Scored
+from reporting.scores import Scored
 
 __all__ = ["write"]
 
@@ -242,7 +242,8 @@ def _contexts(items: Sequence[Scored]) -> str:
 def _constant(items: Sequence[Scored]) -> str:
     for s in items:
         if s.row.table == TIMM_A100:
-            added = s.predicted(DRIVER_USED) - s.prediction.peak_reserved_bytes
+            added = s.shift_bytes + s.prediction.kept_bytes
+            added += s.prediction.device_used_bytes - s.prediction.peak_reserved_bytes
             return f"plus {mib(added)} MiB"
     return "plus a constant"
 

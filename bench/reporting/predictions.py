@@ -21,7 +21,7 @@ from memplan_server.gpus.libraries import capability, kernel_class
 from memplan_server.planning import estimate_memory, uncertainty
 from memplan_server.planning.probe import Probe
 from memplan_server.simulate import worker
-from memplan_server.timeline import Timeline
+from memplan_server.timeline import Category, Timeline
 from peers import fake
 from reporting import answers
 from reporting.answers import Answers, BySize
@@ -50,16 +50,24 @@ class Prediction:
     confidence: float
     kept_bytes: int
     """What the driver keeps of the card for itself; nvidia-smi counts it as used."""
+    loader_bytes: int = 0
+    """What the data loader holds beyond the loop's own batch."""
     capacity_bytes: int
     fits: bool
     """Whether the replay with the card's capacity succeeds."""
     peers: Mapping[str, int] = field(default_factory=dict)
-    """By names of `answers.PEERS`, those that gave an answer: bytes of tensors, no context."""
+    """By names of `answers.PEERS`, those that gave an answer: bytes of tensors and what the loader
+    holds, no context."""
 
     @property
     def driver_used_bytes(self) -> int:
         """What nvidia-smi is expected to show."""
-        return self.device_used_bytes + self.kept_bytes
+        return self.device_used_bytes + self.beside_bytes
+
+    @property
+    def beside_bytes(self) -> int:
+        """What nvidia-smi shows besides what the job takes."""
+        return self.kept_bytes + self.loader_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +184,9 @@ def _gpu_type(row: Row, catalog: GpuCatalog) -> GpuType:
 
 
 def _predict(row: Row, timelines: Traced, gpu_type: GpuType) -> Prediction:
+    timeline = timelines.get(row.job, gpu_type)
+    loader = _loader_bytes(row, timeline)
+    capacity = gpu_type.usable_bytes - loader
     estimate = estimate_memory(timelines, row.job, gpu_type)
     probe = Probe(timelines, row.job, gpu_type)
     return Prediction(
@@ -187,20 +198,28 @@ def _predict(row: Row, timelines: Traced, gpu_type: GpuType) -> Prediction:
         upper_bound_bytes=estimate.upper_bound_bytes,
         confidence=estimate.confidence,
         kept_bytes=gpu_type.total_bytes - gpu_type.usable_bytes,
-        capacity_bytes=gpu_type.usable_bytes,
-        bounds_family=uncertainty.family(timelines.get(row.job, gpu_type), gpu_type),
-        fits=probe.fits(row.job.micro_batch_size, gpu_type.usable_bytes),
+        loader_bytes=loader,
+        capacity_bytes=capacity,
+        bounds_family=uncertainty.family(timeline, gpu_type),
+        fits=probe.fits(row.job.micro_batch_size, capacity),
     )
+
+
+def _loader_bytes(row: Row, timeline: Timeline) -> int:
+    """Batches of the job's largest input."""
+    sizes = timeline.sizes(row.job.micro_batch_size)[timeline.category == Category.INPUT]
+    return int(row.loader_batches * sizes.max(initial=0))
 
 
 def _completed(outcome: Outcome, timeline: Timeline, derived: str, peers: BySize) -> Outcome:
     """With the family where the table does not say it, and the peers' answers."""
     if outcome.prediction is None:
         return outcome
+    said_at = peers.get(outcome.row.job.micro_batch_size, {})
     prediction = replace(
         outcome.prediction,
         family=outcome.row.family or derived,
         traits=timeline.traits,
-        peers=peers.get(outcome.row.job.micro_batch_size, {}),
+        peers={name: said + outcome.prediction.loader_bytes for name, said in said_at.items()},
     )
     return replace(outcome, prediction=prediction)
