@@ -40,6 +40,10 @@ CORPUS, MILABENCH, TIMM_A100, BRACKETS = "corpus", "milabench", "timm-a100", "ti
 
 MIB = 1 << 20
 
+A100_CONTEXT_BYTES = 1_216 * MIB
+"""CUDA context in the A100 table: the 1,740 MiB of its smallest models, less what the driver keeps.
+The table's own constant (`reporting.scores.scored`) takes its place."""
+
 EAGER_CONTEXT_BYTES = 1_321 * MIB
 """CUDA context of an RTX 3090 with a stack that loads every kernel when it starts, as PyTorch 1.12
 with CUDA 11.3 does: that of the smallest models in the A100 table, 1,740 MiB, by SM count."""
@@ -95,6 +99,7 @@ def public_rows(folder: Path) -> Iterator[Row]:
             model=record["model"],
             gpu_type="nvidia-a100-40gb",
             job=_timm(record["model"], int(record["batch_size"])),
+            context_bytes=A100_CONTEXT_BYTES,
             loader_batches=PREFETCHED_BATCHES - 1,  # it is the loop's own too
             driver_used_bytes=int(float(record["driver_used_mib"]) * MIB),
             fake_tensor_bytes=int(float(record["fake_tensor_peak_mib"]) * MIB),

@@ -63,7 +63,9 @@ these tables:
 
 The rows of {timm_a100} have a CUDA stack that loads every kernel at once, so that table gets one
 constant for all its rows instead: reserved bytes {constant}, chosen, as each peer's constant, to
-make the mean error of the table the smallest. Its bounds move with it.
+make the mean error of the table the smallest. Its bounds move with it, and are not widened for the
+context of the GPU type, which is an estimate. Rows of timm's script get the bytes that its loader
+holds besides, and so do the peers' answers for them.
 
 ## Our own corpus
 

@@ -180,7 +180,8 @@ def _gpu_type(row: Row, catalog: GpuCatalog) -> GpuType:
     gpu_type = catalog.get(row.gpu_type)
     if row.context_bytes is None:
         return gpu_type
-    return replace(gpu_type, context_bytes=row.context_bytes)
+    sources = {**gpu_type.sources, "context_bytes": row.table}
+    return replace(gpu_type, context_bytes=row.context_bytes, sources=sources)
 
 
 def _predict(row: Row, timelines: Traced, gpu_type: GpuType) -> Prediction:
