@@ -1,12 +1,12 @@
-"""Plans in sentences for people who submit jobs."""
+"""Plans in words: sentences for people who submit jobs, variables for the jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from memplan.types import Placement
+from memplan.types import AccumulationPlan, Placement, TrainingJob
 
-__all__ = ["one_line", "remedies"]
+__all__ = ["environment", "micro_batches", "one_line", "remedies"]
 
 _MOST_REMEDIES = 3
 
@@ -27,3 +27,16 @@ def one_line(text: str, most: int) -> str:
     printable = "".join(sign if sign.isprintable() else " " for sign in text)
     short = " ".join(printable.split())
     return short if len(short) <= most else short[: most - 3] + "..."
+
+
+def environment(job: TrainingJob, accumulation: AccumulationPlan | None) -> dict[str, str]:
+    """Variables with the micro-batches planned, or those of the job as it is described."""
+    micro, steps = micro_batches(job, accumulation)
+    return {"MEMPLAN_MICRO_BATCH_SIZE": str(micro), "MEMPLAN_ACCUMULATION_STEPS": str(steps)}
+
+
+def micro_batches(job: TrainingJob, accumulation: AccumulationPlan | None) -> tuple[int, int]:
+    """Size and number of the micro-batches."""
+    if accumulation is not None and accumulation.feasible:
+        return accumulation.micro_batch_size, accumulation.accumulation_steps
+    return job.micro_batch_size, job.loop.accumulation_steps or 1

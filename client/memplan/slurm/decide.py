@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from memplan.scheduling.sentences import remedies
+from memplan.scheduling.sentences import environment, micro_batches, remedies
 from memplan.slurm.inventory import Kind
 from memplan.slurm.tres import GpuRequest, gpu_request, with_type
 from memplan.types import AccumulationPlan, Placement, PlanJobResponse, TrainingJob, Verdict
@@ -81,21 +81,17 @@ def decide(
         return Decision(messages=("This job fits on none of the GPUs here that are known.",))
     changes = _narrowed(asked, request, judged)
     placement = _where(request, judged)
-    micro, steps = job.micro_batch_size, job.loop.accumulation_steps or 1
+    micro, steps = micro_batches(job, accumulation)
     messages = [f"{placement.gpu.gpu_type}: {placement.reason}"]
     if placement.verdict is not Verdict.FITS:
         messages += remedies([placement], {p.gpu.gpu_type for _, p in judged.chosen})
     if accumulation is not None and accumulation.feasible:
-        micro, steps = accumulation.micro_batch_size, accumulation.accumulation_steps
         messages.append(f"micro-batch {micro} x {steps} steps. {accumulation.reason}")
     messages += _recommended(plan, placement)
     return Decision(
         messages=tuple(messages),
         changes=changes,
-        environment={
-            "MEMPLAN_MICRO_BATCH_SIZE": str(micro),
-            "MEMPLAN_ACCUMULATION_STEPS": str(steps),
-        },
+        environment=environment(job, accumulation),
         note=f"{placement.verdict.value} {placement.gpu.gpu_type}: {placement.reason} "
         f"micro-batch {micro} x {steps}",
     )

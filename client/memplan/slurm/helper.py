@@ -120,7 +120,9 @@ class Helper:
         if verb == "check":
             working()
         try:
-            request = jobfile.parse(fields.get("job", ""), source="The job's description")
+            request = jobfile.parse(
+                fields.get("job", ""), source="The job's description", files=False
+            )
         except JobFileError as error:
             return Decision(messages=(f"{error} The job is submitted as it is.",)), ""
         patience = SUBMIT_PATIENCE_S if verb == "submit" else self._config.patience
