@@ -1,4 +1,4 @@
-"""`memplan webhook`: what Kubernetes asks before it takes a job."""
+"""`memplan webhook` and `memplan kueue`: what Kubernetes asks before it takes a job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from memplan.cli import exits
 from memplan.cli.options import Shorthand
 from memplan.types import GpuTarget
 
-__all__ = ["webhook"]
+__all__ = ["kueue", "webhook"]
 
 _SECRET = Path("/etc/memplan/webhook")
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -141,6 +141,65 @@ def webhook(**options: Any) -> int:
     return exits.FITS
 
 
+@click.command()
+@click.option(
+    "--controller-name",
+    default="memplan.dev/planner",
+    envvar="MEMPLAN_KUEUE_CONTROLLER_NAME",
+    show_envvar=True,
+    show_default=True,
+    metavar="NAME",
+    help="spec.controllerName of the AdmissionChecks that are answered.",
+)
+@click.option(
+    "--kubeconfig",
+    type=_FILE,
+    envvar="KUBECONFIG",
+    show_envvar=True,
+    help="The cluster. Default: the one that this runs in.",
+)
+@_port_option("MEMPLAN_KUEUE_METRICS_PORT")
+@click.option(
+    "--patience",
+    type=click.FloatRange(0.1, 3600),
+    default=30.0,
+    envvar="MEMPLAN_KUEUE_PATIENCE",
+    show_envvar=True,
+    show_default=True,
+    metavar="SECONDS",
+    help="So long a planner that is away is waited for; then the workload gives its quota back and "
+    "is tried again by Kueue.",
+)
+@planner_options("MEMPLAN_KUEUE")
+def kueue(**options: Any) -> int:
+    """Hold the workloads of Kueue until they are planned: the controller of an AdmissionCheck.
+
+    Runs until it is told to stop. Needs the extra `kubernetes`.
+    """
+    require("aiohttp", "kubernetes", "prometheus_client")
+    from memplan.kubernetes.kueue.cluster import connect
+    from memplan.kubernetes.kueue.controller import Controller, serve
+    from memplan.kubernetes.metrics import KueueMetrics
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        with connected(options) as client:
+            metrics = KueueMetrics()
+            controller = Controller(
+                connect(options["kubeconfig"]),
+                client,
+                metrics,
+                name=options["controller_name"],
+                gpus=options["gpus"],
+                patience_s=options["patience"],
+            )
+            asyncio.run(serve(controller, metrics, options["metrics_port"], _announce))
+    except (OSError, ValueError) as error:
+        click.echo(f"memplan: {error}", err=True)
+        return exits.BAD_REQUEST
+    return exits.FITS
+
+
 def connected(options: dict[str, Any]) -> Any:
     """The client of the planner."""
     from memplan.scheduling.planner import connect
@@ -165,6 +224,7 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _announce(port: int, metrics_port: int | None) -> None:
-    metrics = "" if metrics_port is None else f", metrics on port {metrics_port}"
-    click.echo(f"memplan: ready on port {port}{metrics}", err=True)
+def _announce(*ports: int | None) -> None:
+    """Say where it serves: first HTTPS, if it does, and then the metrics."""
+    known = " and ".join(str(port) for port in ports if port is not None)
+    click.echo(f"memplan: ready on port {known}" if known else "memplan: ready", err=True)

@@ -8,6 +8,7 @@
     review          an AdmissionReview is answered
     webhook         the HTTPS server that the API server calls
     certificate     its TLS files, which may be renewed meanwhile
+    serving, metrics    what both processes have
     kueue           the controller of an AdmissionCheck of Kueue
 
 The webhook talks to the planner alone and never to the Kubernetes API: it needs no rights there.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-__all__ = ["KueueMetrics", "WebhookMetrics", "metrics_app"]
+__all__ = ["KueueMetrics", "WebhookMetrics"]
 
 SECONDS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -52,16 +50,3 @@ class KueueMetrics:
             ["state"],
             registry=self.registry,
         )
-
-
-def metrics_app(registry: CollectorRegistry) -> web.Application:
-    """Serves /metrics."""
-
-    async def metrics(http: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
-
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    return app

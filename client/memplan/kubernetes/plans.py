@@ -64,6 +64,8 @@ class Plan:
     """FITS where it does on some GPU asked about, else UNCERTAIN where it does on some."""
     gpu_type: str
     """The smallest GPU of that verdict, the largest one for DOES_NOT_FIT; the rest is about it."""
+    asked_as: str
+    """The name or alias by which it was asked about."""
     expected_bytes: int
     """Expected device-used bytes."""
     upper_bound_bytes: int
@@ -83,13 +85,19 @@ def make(client: Client, request: PlanJobRequest, placing: Placing) -> Plan:
     scheduler = Scheduler.DRA if placing is Placing.DRA else Scheduler.KUBERNETES
     as_described = replace(request, global_batch_size=0, scheduler=scheduler)
     answer = _ask(client, as_described)
-    placement = _chosen(answer.placements)
+    placements = answer.placements
+    placement = _chosen(placements)
     if placement.verdict is Verdict.DOES_NOT_FIT:
-        return _hopeless(request, placement)
-    if request.global_batch_size:
-        # The service plans the micro-batches for the first GPU: the one chosen.
-        answer = _ask(client, replace(request, gpus=(placement.gpu,), scheduler=scheduler))
-    return _plan(request, placement, answer)
+        here = {p.gpu.gpu_type for p in placements} if request.gpus else None
+        plan = _hopeless(placement, here)
+    else:
+        if request.global_batch_size:
+            # The service plans the micro-batches for the first GPU: the one chosen.
+            answer = _ask(client, replace(request, gpus=(placement.gpu,), scheduler=scheduler))
+        plan = _plan(request, placement, answer)
+    if request.gpus:
+        plan = replace(plan, asked_as=request.gpus[placements.index(placement)].gpu_type)
+    return plan
 
 
 def _ask(client: Client, request: PlanJobRequest) -> PlanJobResponse:
@@ -114,11 +122,12 @@ def _chosen(placements: Sequence[Placement]) -> Placement:
     return max(placements, key=lambda p: p.capacity_bytes)
 
 
-def _hopeless(request: PlanJobRequest, placement: Placement) -> Plan:
-    here = {gpu.gpu_type for gpu in request.gpus} or None
+def _hopeless(placement: Placement, here: set[str] | None) -> Plan:
+    """What would help is about the GPUs asked about; None for all that there are."""
     return Plan(
         verdict=placement.verdict,
         gpu_type=placement.gpu.gpu_type,
+        asked_as=placement.gpu.gpu_type,
         expected_bytes=placement.device_used_bytes,
         upper_bound_bytes=placement.upper_bound_bytes,
         reason=f"It does not fit on any GPU asked about. {placement.gpu.gpu_type}: "
@@ -133,6 +142,7 @@ def _plan(request: PlanJobRequest, placement: Placement, answer: PlanJobResponse
     plan = Plan(
         verdict=placement.verdict,
         gpu_type=placement.gpu.gpu_type,
+        asked_as=placement.gpu.gpu_type,
         expected_bytes=placement.device_used_bytes,
         upper_bound_bytes=placement.upper_bound_bytes,
         reason=f"{placement.gpu.gpu_type}: {placement.reason}",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from aiohttp import web
 
 from memplan.kubernetes.annotations import Policy
 from memplan.kubernetes.certificate import Certificate
-from memplan.kubernetes.metrics import WebhookMetrics, metrics_app
+from memplan.kubernetes.metrics import WebhookMetrics
 from memplan.kubernetes.review import (
     DEFECT,
     LATE,
@@ -35,6 +34,7 @@ from memplan.kubernetes.review import (
     response,
     unplanned,
 )
+from memplan.kubernetes.serving import add_probes, metrics_app, start, stop_signal
 
 __all__ = ["serve"]
 
@@ -47,10 +47,6 @@ THREADS = 32
 RENEWAL_S = 2.0
 """Time between two looks at the certificate."""
 GRACE_S = 0.5
-DRAIN_S = 5.0
-"""Time that requests under way get at the end."""
-IDLE_S = 120.0
-"""Longer than the API server keeps idle connections, which then never meets a closed one."""
 
 
 class Webhook:
@@ -66,8 +62,8 @@ class Webhook:
         self.app.router.add_post("/mutate", self._mutating(None))
         for policy in Policy:
             self.app.router.add_post(f"/mutate/{policy}", self._mutating(policy))
-        self.app.router.add_get("/healthz", self._healthz)
-        self.app.router.add_get("/readyz", self._readyz)
+        # Whether the planner is there does not matter: without it, objects are to pass at once.
+        add_probes(self.app, lambda: self._ready)
 
     def drain(self) -> None:
         """Tell the endpoints of the Service to send no more."""
@@ -108,15 +104,6 @@ class Webhook:
             log.exception("a review failed")
             return unplanned("failed", DEFECT)
 
-    async def _healthz(self, http: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def _readyz(self, http: web.Request) -> web.Response:
-        # Whether the planner is there does not matter: without it, objects are to pass at once.
-        return web.Response(
-            text="ok\n" if self._ready else "ending\n", status=200 if self._ready else 503
-        )
-
 
 def _log(request: Mapping[str, Any], answer: Answer) -> None:
     kind = request.get("kind") or {}
@@ -143,37 +130,19 @@ async def serve(
     certificate = Certificate(cert, key)
     metrics = WebhookMetrics()
     webhook = Webhook(reviewer, patience_s, metrics)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_signal()
     async with AsyncExitStack() as stack:
         stack.callback(webhook.close)
         plain = None
         if metrics_port is not None:
             app = metrics_app(metrics.registry)
-            plain = await _start(stack, app, (listen[0], metrics_port), None)
-        port = await _start(stack, webhook.app, listen, certificate)
+            plain = await start(stack, app, (listen[0], metrics_port))
+        port = await start(stack, webhook.app, listen, certificate.context)
         renewing = asyncio.create_task(_renew(certificate, metrics))
         stack.callback(renewing.cancel)
         ready(port, plain)
         await stop.wait()
         webhook.drain()
-
-
-async def _start(
-    stack: AsyncExitStack,
-    app: web.Application,
-    address: tuple[str, int],
-    certificate: Certificate | None,
-) -> int:
-    """Serve an application until the stack ends; returns the port."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_S, keepalive_timeout=IDLE_S)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    context = None if certificate is None else certificate.context
-    await web.TCPSite(runner, *address, ssl_context=context).start()
-    found: int = runner.addresses[0][1]
-    return found
 
 
 async def _renew(certificate: Certificate, metrics: WebhookMetrics) -> None:
