@@ -44,7 +44,7 @@ LARGEST_REVIEW = 8 << 20
 """The API server takes objects of at most 3 MiB."""
 THREADS = 32
 """Reviews that are worked on at once, those that wait for a plan included."""
-RENEWAL_S = 2.0
+RENEWAL_S = 1.0
 """Time between two looks at the certificate."""
 GRACE_S = 0.5
 
