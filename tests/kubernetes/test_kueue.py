@@ -19,6 +19,8 @@ from reviewing import MEMPLAN
 
 from memplan_server.app import RunningServer
 
+pytestmark = pytest.mark.slow
+
 SMALL = """\
 model: {layers: [flatten, linear: 4096, relu, linear: 10]}
 inputs: [3x32x32]

@@ -187,7 +187,7 @@ def kept(before: Any, after: Any, path: str = "") -> bool:
     return bool(before == after)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(objects, st.sampled_from([*REQUESTS, None]))
 def test_nothing_of_the_users_is_lost_and_twice_is_as_once(
     kind_and_item: tuple[str, Object], request: Request | None
@@ -203,7 +203,7 @@ def test_nothing_of_the_users_is_lost_and_twice_is_as_once(
     assert jsonpatch.JsonPatch(difference(item, once)).apply(item) == once
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(specs, st.sampled_from(REQUESTS))
 def test_a_container_asks_for_one_kind_of_gpu(spec: Object, request: Request) -> None:
     pod = {"metadata": {"annotations": dict(written)}, "spec": spec}
@@ -224,7 +224,7 @@ def test_the_properties_can_fail() -> None:
     assert not kept({"nodeSelectorTerms": [{"x": 1}]}, {"nodeSelectorTerms": [{"x": 1}, {}]})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(JSON, JSON)
 def test_a_patch_makes_the_one_of_the_other(before: Any, after: Any) -> None:
     patch = jsonpatch.JsonPatch(difference(before, after))

@@ -5,13 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import re
+import signal
 import socket
 import statistics
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import grpc
 import kubernetes_validate
 import pytest
 import yaml
@@ -352,7 +357,7 @@ def nobody() -> Iterator[str]:
         yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("planner", ["silent", "nobody"])
+@pytest.mark.parametrize("planner", ["silent", pytest.param("nobody", marks=pytest.mark.slow)])
 def test_without_a_planner_objects_pass_within_a_second(
     pair: Pair, planner: str, request: pytest.FixtureRequest
 ) -> None:
@@ -369,6 +374,7 @@ def test_without_a_planner_objects_pass_within_a_second(
         assert not webhook.ask(load("job-malformed"))["allowed"]
 
 
+@pytest.mark.slow
 def test_a_renewed_certificate_is_served_without_a_restart(
     own_pair: Pair, server: RunningServer
 ) -> None:
@@ -399,3 +405,45 @@ def test_probes_and_metrics(webhook: Webhook) -> None:
         text = answer.read().decode()
     assert re.search(r'^memplan_webhook_reviews_total\{outcome="planned"\} [1-9]', text, re.M)
     assert re.search(r"^memplan_webhook_review_duration_seconds_count [1-9]", text, re.M)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A planner as a process of its own, and its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+    arguments = ["--listen", target, "--data-dir", str(tmp_path / "data"), "--workers", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "memplan_server", *arguments], stderr=subprocess.DEVNULL
+    ) as planner:
+        try:
+            with grpc.insecure_channel(target) as channel:
+                grpc.channel_ready_future(channel).result(60)
+            yield planner, target
+        finally:
+            planner.send_signal(signal.SIGCONT)
+            planner.terminate()
+
+
+@pytest.mark.slow
+def test_a_planner_that_freezes_or_ends_holds_nobody_up(
+    pair: Pair, process: tuple[subprocess.Popen[bytes], str]
+) -> None:
+    planner, target = process
+    with serving(pair, target, "--patience", "25") as webhook:
+        assert "patch" in webhook.ask(load("pod"))
+        planner.send_signal(signal.SIGSTOP)
+        assert "patch" in webhook.ask(load("pod"))  # it was planned before
+        for name in ("job-dra", "job-too-large"):
+            response, seconds = timed(webhook, load(name))
+            assert (response["allowed"], "patch" in response) == (True, False)
+            assert seconds < AWAY_S, name
+        planner.send_signal(signal.SIGCONT)
+        time.sleep(2.5)  # for so long the webhook takes it for away
+        assert "patch" in webhook.ask(load("job-dra"))
+        planner.terminate()
+        planner.wait(60)
+        response, seconds = timed(webhook, load("pod-mig"))
+        assert (response["allowed"], "patch" in response) == (True, False)
+        assert seconds < AWAY_S

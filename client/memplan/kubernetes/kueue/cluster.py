@@ -32,6 +32,7 @@ def connect(kubeconfig: Path | None) -> Cluster:
     Raises ValueError where there is none.
     """
     settings = client.Configuration()
+    settings.retries = 0  # what fails is tried again here, with what is so by then
     try:
         if kubeconfig is not None:
             config.load_kube_config(str(kubeconfig), client_configuration=settings)
@@ -53,6 +54,12 @@ class Cluster:
     def __init__(self, api: Any) -> None:
         self._objects = client.CustomObjectsApi(api)
         self._events = client.EventsV1Api(api)
+        self._watches: set[Any] = set()
+
+    def close(self) -> None:
+        """End the watches."""
+        for one in tuple(self._watches):
+            one.stop()
 
     def reach(self, plural: str) -> None:
         """Raise what keeps the objects from being listed."""
@@ -62,17 +69,21 @@ class Cluster:
 
     def watch(self, plural: str) -> Iterator[tuple[str, Object]]:
         """What there is and then what changes, for some minutes: ADDED, MODIFIED or DELETED."""
-        stream = watch.Watch().stream(
-            self._objects.list_cluster_custom_object,
-            GROUP,
-            VERSION,
-            plural,
-            timeout_seconds=WATCH_S,
-            _request_timeout=(CALL_S, WATCH_S + CALL_S),
-        )
-        for event in stream:
-            if event is not None and event["type"] in ("ADDED", "MODIFIED", "DELETED"):
-                yield event["type"], event["raw_object"]
+        watching = watch.Watch()
+        self._watches.add(watching)
+        try:
+            for event in watching.stream(
+                self._objects.list_cluster_custom_object,
+                GROUP,
+                VERSION,
+                plural,
+                timeout_seconds=WATCH_S,
+                _request_timeout=(CALL_S, WATCH_S + CALL_S),
+            ):
+                if event is not None and event["type"] in ("ADDED", "MODIFIED", "DELETED"):
+                    yield event["type"], event["raw_object"]
+        finally:
+            self._watches.discard(watching)
 
     def workload(self, namespace: str, name: str) -> Object | None:
         """The Workload as it is now; None where it is gone."""

@@ -34,6 +34,7 @@ __all__ = ["Controller"]
 log = logging.getLogger(__name__)
 
 THREADS = 4
+JOIN_S = 3.0
 AGAIN_S = 2.0
 """Time between two tries of what failed."""
 
@@ -68,6 +69,7 @@ class Controller:
         self._failing: dict[Key, float] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
         self._seen = {"admissionchecks": False, "workloads": False}
 
     @property
@@ -82,13 +84,17 @@ class Controller:
             partial(self._watch, "workloads", self._see_workload),
             *[self._work] * THREADS,
         ]
-        for one in work:
-            threading.Thread(target=one, daemon=True).start()
+        self._threads = [threading.Thread(target=one, daemon=True) for one in work]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more, and let what is under way end."""
         self._stopped.set()
         self._planner.close()
+        self._cluster.close()
+        for thread in self._threads:
+            thread.join(JOIN_S)
 
     def _watch(self, plural: str, see: Callable[[str, dict[str, Any]], None]) -> None:
         while not self._stopped.is_set():
@@ -98,6 +104,8 @@ class Controller:
                 for event, item in self._cluster.watch(plural):
                     see(event, item)
             except (ApiException, HTTPError, OSError) as error:
+                if self._stopped.is_set():
+                    return
                 self._seen[plural] = False
                 log.warning("%s cannot be watched: %s", plural, _said(error))
                 self._stopped.wait(AGAIN_S)
@@ -112,8 +120,7 @@ class Controller:
             return
         if name not in self._checks:
             self._checks.add(name)
-            # Workloads seen earlier were not known to wait for it.
-            threading.Thread(target=self._look_again, daemon=True).start()
+            self._look_again()  # Workloads seen earlier were not known to wait for it
         conditions = (check.get("status") or {}).get("conditions") or []
         if not any(c["type"] == "Active" and c["status"] == "True" for c in conditions):
             self._cluster.apply_condition(check, _active(check))
