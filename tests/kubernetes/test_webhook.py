@@ -392,6 +392,7 @@ def test_a_renewed_certificate_is_served_without_a_restart(
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
         assert webhook.ask(load("pod-not-annotated"), connection=before)["allowed"]
+        before.close()
 
 
 def test_probes_and_metrics(webhook: Webhook) -> None:
