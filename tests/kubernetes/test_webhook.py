@@ -20,8 +20,10 @@ import grpc
 import kubernetes_validate
 import pytest
 import yaml
+from click.testing import CliRunner
 from reviewing import REVIEWS, Pair, Webhook, load, patched, serving, timed
 
+from memplan.cli.commands import cli
 from memplan_server.app import RunningServer
 
 NEWEST = kubernetes_validate.latest_version().rpartition(".")[0]
@@ -252,6 +254,7 @@ def test_a_job_reads_no_file_of_the_webhooks(webhook: Webhook) -> None:
             "memplan.dev/placement is 'nearby', not one of affinity, mig, dra.",
         ),
         ({"placement": "mig"}, "mig needs MIG profiles"),
+        ({"job": "# " + "x" * 65536}, "memplan.dev/job is longer than 64 KiB."),
         ({"policy": "maybe"}, "memplan.dev/policy is 'maybe', not one of warn, reject."),
         ({"container": "x"}, "it has no container 'x', only trainer."),
     ],
@@ -393,6 +396,21 @@ def test_a_renewed_certificate_is_served_without_a_restart(
                 time.sleep(0.1)
         assert webhook.ask(load("pod-not-annotated"), connection=before)["allowed"]
         before.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--cert", "/nowhere/tls.crt"], "No such file or directory"),
+        (["--listen", "8443"], "--listen is '8443', not HOST:PORT"),
+        (["--policy", "maybe"], "'maybe' is not one of 'warn', 'reject'"),
+        (["--gpu", "nvidia-t4:much"], "much"),
+    ],
+)
+def test_wrong_settings_are_named(options: list[str], sentence: str) -> None:
+    done = CliRunner().invoke(cli, ["webhook", *options])
+    assert done.exit_code == 2
+    assert sentence in done.output
 
 
 def test_probes_and_metrics(webhook: Webhook) -> None:

@@ -39,6 +39,8 @@ REASON = f"{PREFIX}reason"
 CLAIM_TEMPLATE = f"{PREFIX}resource-claim-template"
 READ = (JOB, PLACEMENT, POLICY, CONTAINER)
 """Those that people write."""
+LONGEST_JOB = 64 << 10
+"""Longer ones take so long to read that others would wait."""
 _MIG = re.compile(r"[- ]mig[- ]", re.IGNORECASE)
 """In the name, and in every alias, of each MIG profile of the catalog."""
 
@@ -119,6 +121,8 @@ def asked(
     `gpus` and `placing` are those of the cluster, for jobs that name none. Raises AnnotationError,
     and JobFileError with every mistake in the job file.
     """
+    if len(annotations.job) > LONGEST_JOB:
+        raise AnnotationError(f"{JOB} is longer than {LONGEST_JOB >> 10} KiB.")
     request = jobfile.parse(annotations.job, source=JOB, files=False)
     gpus = request.gpus or tuple(gpus)
     slices = tuple(gpu for gpu in gpus if _MIG.search(gpu.gpu_type))
