@@ -258,6 +258,7 @@ def test_gpus_are_the_jobs_or_else_the_clusters() -> None:
     assert ask(cluster, placement="mig")[0] == [SLICE, "NVIDIA-A100-SXM4-40GB-MIG-3g.20gb"]
     assert ask(cluster, "gpus: [nvidia-l4]") == (["nvidia-l4"], Placing.AFFINITY)
     assert ask(cluster, f"gpus: [{SLICE}]") == ([SLICE], Placing.MIG)
+    assert ask(targets(SLICE)) == ([SLICE], Placing.MIG)
     assert ask(cluster, placement="dra")[0] == [gpu.gpu_type for gpu in cluster]
     with pytest.raises(AnnotationError, match="only MIG profiles are named"):
         ask(cluster, f"gpus: [{SLICE}]", placement="affinity")

@@ -127,9 +127,10 @@ def asked(
     gpus = request.gpus or tuple(gpus)
     slices = tuple(gpu for gpu in gpus if _MIG.search(gpu.gpu_type))
     whole = tuple(gpu for gpu in gpus if gpu not in slices)
-    if annotations.placing is None and slices and not whole and placing is Placing.AFFINITY:
-        placing = Placing.MIG  # nothing else was named
-    placing = annotations.placing or placing
+    if annotations.placing is not None:
+        placing = annotations.placing
+    elif placing is not Placing.DRA and bool(slices) != bool(whole):
+        placing = Placing.MIG if slices else Placing.AFFINITY  # nothing else is named
     if placing is not Placing.DRA:
         gpus = _of_kind(placing, slices, whole)
     return replace(request, gpus=gpus, measurement_budget=None), placing
