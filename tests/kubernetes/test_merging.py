@@ -182,7 +182,7 @@ def kept(before: Any, after: Any, path: str = "") -> bool:
             any(kept(old, new) for old in before) for new in after
         )
     if isinstance(before, list):
-        remaining = iter(after)
+        remaining = iter(after or [])
         return all(any(kept(old, new) for new in remaining) for old in before)
     return bool(before == after)
 
@@ -201,6 +201,50 @@ def test_nothing_of_the_users_is_lost_and_twice_is_as_once(
     twice, _ = planned(once, kind, own, plan_for(request))
     assert twice == once
     assert jsonpatch.JsonPatch(difference(item, once)).apply(item) == once
+
+
+nodes = st.fixed_dictionaries(
+    {"metadata.name": st.sampled_from(["n", "m"])},
+    optional={
+        "zone": st.sampled_from(["a", "b"]),
+        "nvidia.com/gpu.product": st.sampled_from(["Tesla-T4", "NVIDIA-A100-SXM4-40GB", "X"]),
+        "nvidia.com/gpu.memory": st.sampled_from(["8", "10", "15360"]),
+        "nvidia.com/mig-1g.5gb.memory": st.sampled_from(["10", "4864"]),
+    },
+)
+
+
+def admitted(terms_: list[Object], node: dict[str, str]) -> bool:
+    """As Kubernetes decides: any term, all of its expressions; an empty one applies to no node."""
+
+    def applies(expression: Object) -> bool:
+        value = node.get(expression["key"])
+        if expression["operator"] == "Gt":
+            return value is not None and int(value) > int(expression["values"][0])
+        return value in expression["values"]
+
+    parts = [
+        [*(term.get("matchExpressions") or []), *(term.get("matchFields") or [])] for term in terms_
+    ]
+    return any(part and all(map(applies, part)) for part in parts)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.none() | st.lists(terms, max_size=3), st.sampled_from(REQUESTS), nodes)
+def test_a_node_suits_both_the_user_and_the_plan(
+    theirs: list[Object] | None, request: Request, node: dict[str, str]
+) -> None:
+    spec: Object = {"containers": [{"name": "a"}]}
+    if theirs is not None:
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": theirs}}
+        spec["affinity"] = {"nodeAffinity": required}
+    pod = {"metadata": {"annotations": dict(written)}, "spec": spec}
+    after, _ = planned(pod, "/v1/Pod", Annotations(job=""), plan_for(request))
+    found = (after["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    now = found.get("requiredDuringSchedulingIgnoredDuringExecution")
+    suits = theirs is None or admitted(theirs, node)
+    suits = suits and (not request.terms or admitted(list(request.terms), node))
+    assert (now is None or admitted(now["nodeSelectorTerms"], node)) == suits
 
 
 @settings(max_examples=80, deadline=None)
