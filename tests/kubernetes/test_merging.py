@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonpatch
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from memplan.kubernetes import annotations as names
@@ -49,6 +49,16 @@ def rendered(gpus: list[str], scheduler: Scheduler = Scheduler.KUBERNETES) -> Re
 
 REQUESTS = [rendered(g, s) for g in GPU_SETS for s in (Scheduler.KUBERNETES, Scheduler.DRA)]
 
+WHOLE = rendered(["nvidia-a100-40gb", "nvidia-t4"])
+FOUR_GPUS = {"containers": [{"name": "a", "resources": {"limits": {"nvidia.com/gpu": "4"}}}]}
+ZONE_A = {"key": "zone", "operator": "In", "values": ["a"]}
+LAST_OF_WHOLE = {
+    "metadata.name": "n",
+    "zone": "a",
+    "nvidia.com/gpu.product": "Tesla-T4",
+    "nvidia.com/gpu.memory": "15360",
+}
+
 
 def plan_for(request: Request | None) -> Plan:
     return Plan(
@@ -66,7 +76,7 @@ def plan_for(request: Request | None) -> Plan:
 expressions = st.lists(
     st.sampled_from(
         [
-            {"key": "zone", "operator": "In", "values": ["a"]},
+            ZONE_A,
             {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["9"]},
             *(e for r in REQUESTS for term in r.terms for e in term["matchExpressions"]),
         ]
@@ -189,6 +199,7 @@ def kept(before: Any, after: Any, path: str = "") -> bool:
 
 @settings(max_examples=80, deadline=None)
 @given(objects, st.sampled_from([*REQUESTS, None]))
+@example(("/v1/Pod", {"metadata": {"annotations": dict(written)}, "spec": FOUR_GPUS}), WHOLE)
 def test_nothing_of_the_users_is_lost_and_twice_is_as_once(
     kind_and_item: tuple[str, Object], request: Request | None
 ) -> None:
@@ -231,6 +242,7 @@ def admitted(terms_: list[Object], node: dict[str, str]) -> bool:
 
 @settings(max_examples=80, deadline=None)
 @given(st.none() | st.lists(terms, max_size=3), st.sampled_from(REQUESTS), nodes)
+@example([{"matchExpressions": [ZONE_A]}], WHOLE, LAST_OF_WHOLE)
 def test_a_node_suits_both_the_user_and_the_plan(
     theirs: list[Object] | None, request: Request, node: dict[str, str]
 ) -> None:
