@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -121,3 +123,13 @@ def test_only_pending_checks_of_ours_wait_and_only_with_quota() -> None:
     assert waiting({"status": status}, {"ours", "done"}) == ["ours"]
     assert waiting({"status": {**status, "conditions": []}}, {"ours"}) == []
     assert waiting({}, {"ours"}) == []
+
+
+@pytest.mark.slow
+def test_both_processes_are_light() -> None:
+    code = (
+        "import sys, memplan.kubernetes.webhook, memplan.kubernetes.kueue.controller\n"
+        "print(sorted({'torch', 'numpy', 'memplan_server'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -330,6 +330,16 @@ def test_objects_of_no_known_form_are_admitted(webhook: Webhook, item: Object) -
     assert "patch" not in response
 
 
+@pytest.mark.parametrize("strange", [None, 7, "Pod", [], {"kind": {}}])
+@pytest.mark.parametrize("field", ["kind", "object", "operation", "namespace", "name"])
+def test_requests_of_no_known_form_are_admitted(
+    webhook: Webhook, field: str, strange: object
+) -> None:
+    review = load("pod")
+    review["request"][field] = strange
+    assert webhook.ask(review)["allowed"]
+
+
 def test_p99_is_below_100_ms(webhook: Webhook) -> None:
     review = load("job")
     webhook.ask(review)
