@@ -102,6 +102,7 @@ def test_a_pod_gets_gpu_node_and_variables(webhook: Webhook) -> None:
     annotations = pod["metadata"]["annotations"]
     assert annotations["memplan.dev/verdict"] == "FITS"
     assert annotations["memplan.dev/gpu-type"] == "nvidia-t4"
+    assert re.fullmatch("[0-9a-f]{16,64}", annotations["memplan.dev/job-digest"])
     expected, bound = (
         int(annotations[f"memplan.dev/{name}"].removesuffix("Mi"))
         for name in ("expected-memory", "upper-bound")

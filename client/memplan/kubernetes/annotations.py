@@ -36,6 +36,7 @@ GPU_TYPE = f"{PREFIX}gpu-type"
 EXPECTED = f"{PREFIX}expected-memory"
 UPPER_BOUND = f"{PREFIX}upper-bound"
 REASON = f"{PREFIX}reason"
+JOB_DIGEST = f"{PREFIX}job-digest"
 CLAIM_TEMPLATE = f"{PREFIX}resource-claim-template"
 READ = (JOB, PLACEMENT, POLICY, CONTAINER)
 """Those that people write."""

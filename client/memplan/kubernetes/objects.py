@@ -59,6 +59,7 @@ def results(asked: Annotations, plan: Plan) -> dict[str, str]:
         names.EXPECTED: _quantity(plan.expected_bytes),
         names.UPPER_BOUND: _quantity(plan.upper_bound_bytes),
         names.REASON: one_line(plan.reason, _LONGEST_REASON),
+        names.JOB_DIGEST: plan.job_digest,
     }
     if plan.request is not None and plan.request.claim_template:
         found[names.CLAIM_TEMPLATE] = plan.request.claim_template

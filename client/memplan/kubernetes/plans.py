@@ -65,6 +65,8 @@ class Plan:
     """Upper bound of them."""
     reason: str
     """The verdict in a sentence."""
+    job_digest: str = ""
+    """What names the job in metrics and profiles."""
     advice: tuple[str, ...] = ()
     """Sentences for whoever submits the job."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -132,6 +134,7 @@ def _plan(request: PlanJobRequest, placement: Placement, answer: PlanJobResponse
         expected_bytes=placement.device_used_bytes,
         upper_bound_bytes=placement.upper_bound_bytes,
         reason=f"{start}{placement.gpu.gpu_type}: {placement.reason}",
+        job_digest=answer.job_digest,
         advice=tuple(advice),
         environment={} if hopeless else environment(request.job, None),
         request=asked,
