@@ -12,6 +12,7 @@ from torch import nn
 from tracing import traced
 
 import memplan
+from memplan.capturing.capture import LARGER_BATCHES
 from memplan.capturing.pretending import CHECKPOINTS, CONDITIONS, FUNCTIONS
 from memplan.capturing.wrapping import SUMMED
 from memplan_server.validation import violations_of
@@ -21,6 +22,7 @@ STATED = {
     "checkpointing": CHECKPOINTS,
     "reentrant checkpointing": CHECKPOINTS,
     "a condition on values": CONDITIONS,
+    "another way for large batches": LARGER_BATCHES.format(63),
     "a loop over samples": "the model computes something else at other batch sizes: the graph "
     "holds for 8 only, and other batch sizes cannot be searched",
 }

@@ -22,7 +22,11 @@ from memplan.capturing.writing import UnreadableSizeError, Written, write
 from memplan.errors import CaptureError
 from memplan.types import Graph, GraphOutput, Loss
 
-__all__ = ["capture", "captured"]
+__all__ = ["LARGER_BATCHES", "capture", "captured"]
+
+LARGER_BATCHES = (
+    "the model's code asks how large the batch is: larger ones than {} are taken to do the same"
+)
 
 
 def capture(module: nn.Module, example_inputs: Any, **options: Any) -> Graph:
@@ -89,6 +93,8 @@ class _Capturing:
             written, held = self._exported(BATCH_SIZE, dynamic=True)
         except (CaptureError, UnreadableSizeError):
             return self._without_symbols(name)
+        if written.largest_batch_size:
+            self._step.returned.assume(LARGER_BATCHES.format(written.largest_batch_size))
         return _graph(name, self._batch, held, written, self._step.returned)
 
     def _exported(self, batch_size: int, *, dynamic: bool) -> tuple[Written, Held]:
