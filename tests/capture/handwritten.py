@@ -219,6 +219,7 @@ FAILURES: dict[str, tuple[nn.Module, str]] = {
         Of(lambda m, x: m.a(x) + torch.zeros(8, device="cuda"), a=linear()),
         "device=x.device",
     ),
+    "unlike types": (Of(lambda m, x: m.a(x.double()), a=linear()), "float64 and float32"),
     "no output": (Of(lambda m, x: None, a=linear()), "give a loss"),
 }
 """Modules that cannot be captured, and a part of what is said."""

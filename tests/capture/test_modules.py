@@ -65,7 +65,7 @@ def test_failures_are_explained(name: str) -> None:
         memplan.capture(module, torch.empty(8, 8))
     assert said in str(raised.value)
     if name != "no output":
-        assert "handwritten.py:" in raised.value.location
+        assert "handwritten.py" in raised.value.location
 
 
 def test_the_module_stays_as_it_was() -> None:
@@ -131,6 +131,27 @@ class TestOptimizers:
         optimizer = torch.optim.SGD(linear().parameters())
         with pytest.raises(memplan.CaptureError, match="does not have"):
             memplan.capture_job(linear(), torch.empty(4, 8), optimizer)
+
+
+class TestTypes:
+    def test_unlike_types_are_alike_under_autocast_only(self) -> None:
+        module, x = linear(), torch.empty(4, 8, dtype=torch.bfloat16)
+        optimizer = torch.optim.SGD(module.parameters())
+        with pytest.raises(memplan.CaptureError, match="bfloat16 and float32"):
+            memplan.capture_job(module, x, optimizer)
+        memplan.capture_job(module, x, optimizer, precision=memplan.Precision.AMP_BF16)
+
+    def test_a_described_input_has_the_type_of_the_module(self) -> None:
+        module = linear().bfloat16()
+        x = memplan.InputTensor(shape=(8,))
+        job = memplan.capture_job(module, x, torch.optim.SGD(module.parameters()))
+        assert job.model.graph is not None
+        assert job.model.graph.inputs[0].dtype is memplan.DataType.BFLOAT16
+        assert job.micro_batch_size == 0  # no example, no batch size
+
+    def test_an_optimizer_can_be_described(self) -> None:
+        described = memplan.Optimizer(type=memplan.OptimizerType.ADAM)
+        assert memplan.capture_job(linear(), torch.empty(4, 8), described).optimizer == described
 
 
 def test_html_is_escaped() -> None:

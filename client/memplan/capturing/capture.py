@@ -13,8 +13,9 @@ from torch import nn
 from memplan.capturing import merging
 from memplan.capturing.batches import Batch, BatchDim
 from memplan.capturing.exporting import export, new_mode
-from memplan.capturing.holdings import Held, holdings
+from memplan.capturing.holdings import Held, floating_type, holdings
 from memplan.capturing.optimizers import groups_of
+from memplan.capturing.products import check_types
 from memplan.capturing.sizes import BATCH_SIZE
 from memplan.capturing.swapping import random_state_kept, swapped
 from memplan.capturing.wrapping import LossFunction, Returned, Step
@@ -56,8 +57,9 @@ def captured(
     batch_dim: BatchDim = 0,
     batch_size: int | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    autocast: bool = True,
 ) -> tuple[Graph, int]:
-    """`capture`, and the batch size of the example.
+    """`capture`, and the batch size of the example; 0 where its inputs are described.
 
     kwargs: what forward() takes by name.
     loss: what computes the loss: called with what the module returns and the `targets`; or a
@@ -66,6 +68,7 @@ def captured(
     batch_dim: where the batch dimension is, in all inputs or by name: {"hidden": 1, "table": None}.
     batch_size: how many samples the example holds. Default: the size of the first batch dimension.
     optimizer: its parameter groups become a part of the graph.
+    autocast: whether the loop may be under autocast, which makes unlike half and single types one.
     """
     batch = Batch.of(
         example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,),
@@ -74,18 +77,21 @@ def captured(
         batch_dim=batch_dim,
         batch_size=batch_size,
         forward=module.forward,
+        floating=floating_type(module),
     )
     held = holdings(module, {} if optimizer is None else groups_of(optimizer))
     function = None if isinstance(loss, Loss) else loss
     step = Step(module, batch, function, outputs_only=isinstance(loss, Loss))
-    return _Capturing(step, batch, held).graph(type(module).__name__), batch.batch_size
+    capturing = _Capturing(step, batch, held, autocast=autocast)
+    return capturing.graph(type(module).__name__), 0 if batch.is_described else batch.batch_size
 
 
 class _Capturing:
     """Tries the ways there are, the best first."""
 
-    def __init__(self, step: Step, batch: Batch, held: Held) -> None:
+    def __init__(self, step: Step, batch: Batch, held: Held, *, autocast: bool) -> None:
         self._step, self._batch, self._held = step, batch, held
+        self._autocast = autocast
 
     def graph(self, name: str) -> Graph:
         """The graph for every batch size, else for that of the example."""
@@ -108,6 +114,7 @@ class _Capturing:
             with mode:
                 tensors = self._batch.fakes(batch_size)
             program = export(self._step, self._batch, tensors, dynamic=dynamic)
+            check_types(program, autocast=self._autocast)
             return write(program, self._batch, held, dynamic=dynamic), held
 
     def _without_symbols(self, name: str) -> Graph:

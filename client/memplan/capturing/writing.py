@@ -16,6 +16,7 @@ from torch.export.graph_signature import InputKind
 from memplan.capturing.batches import Batch, data_type
 from memplan.capturing.holdings import Held
 from memplan.capturing.lives import Life, life_of
+from memplan.capturing.locating import line_of
 from memplan.capturing.sizes import Sizes
 from memplan.errors import CaptureError
 from memplan.types import (
@@ -369,10 +370,7 @@ class _Writer:
         return {"integer": size}
 
     def _refused(self, node: fx.Node, why: str) -> CaptureError:
-        lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
-        files = [i for i, line in enumerate(lines) if line.startswith("File ")]
-        where = " ".join(lines[files[-1] : files[-1] + 2]) if files else ""
-        return CaptureError(f"The module cannot be captured: {why}.", location=where)
+        return CaptureError(f"The module cannot be captured: {why}.", location=line_of(node))
 
 
 def _kind(parameter: Any) -> str:
