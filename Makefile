@@ -42,14 +42,14 @@ lint: $(VENV)/.installed-dev ## Check style, types and the contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint
-	$(BIN)/buf breaking --against proto/released.binpb
+	$(BIN)/buf breaking --against proto/released.json
 
 proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 		--grpc_python_out=client proto/memplan/v1/*.proto
 
 released-contract: $(VENV)/.installed-dev ## At a release: keep the contract, which later ones must not break
-	$(BIN)/buf build --exclude-source-info --output proto/released.binpb
+	$(BIN)/buf build --exclude-source-info --output proto/released.json
 
 coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
 	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60

@@ -170,7 +170,9 @@ class _Reader:
                 self._tensors.append(self._tensor(leaf, name, is_target))
             found.append(self._known[id(leaf)])
         if not self._tensors:
-            raise CaptureError("There is no tensor among the example inputs.")
+            raise CaptureError(
+                "There is no tensor among the example inputs: give tensors, or memplan.InputTensor."
+            )
         return Batch(
             tensors=tuple(self._tensors),
             leaves=tuple(found),
@@ -196,6 +198,8 @@ class _Reader:
 
     def _size(self, size: int, name: str, chosen: bool) -> tuple[int, int]:
         """(fixed, per sample). The first batch dimension gives the batch size."""
+        if not size and not self._batch_size:
+            raise CaptureError(f"The batch of {name} is empty: give an example of 2 samples or so.")
         if self._batch_size is None:
             self._batch_size = size
         if size == self._batch_size:

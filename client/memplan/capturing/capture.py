@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from memplan.capturing import merging
+from memplan.capturing.accepting import accepted
 from memplan.capturing.batches import Batch, BatchDim
 from memplan.capturing.exporting import export, new_mode
 from memplan.capturing.holdings import Held, floating_type, holdings
@@ -70,6 +71,10 @@ def captured(
     optimizer: its parameter groups become a part of the graph.
     autocast: whether the loop may be under autocast, which makes unlike half and single types one.
     """
+    module, assumptions = accepted(module)
+    if not (loss is None or isinstance(loss, Loss) or callable(loss)):
+        said = "The loss must be a function of outputs and targets, or a memplan.Loss, not "
+        raise CaptureError(f"{said}{loss!r:.60}.")
     batch = Batch.of(
         example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,),
         kwargs or {},
@@ -82,6 +87,8 @@ def captured(
     held = holdings(module, {} if optimizer is None else groups_of(optimizer))
     function = None if isinstance(loss, Loss) else loss
     step = Step(module, batch, function, outputs_only=isinstance(loss, Loss))
+    for sentence in assumptions:
+        step.returned.assume(sentence)
     capturing = _Capturing(step, batch, held, autocast=autocast)
     return capturing.graph(type(module).__name__), 0 if batch.is_described else batch.batch_size
 

@@ -7,6 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -15,7 +16,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from memplan.capturing.batches import Batch
 from memplan.capturing.lives import lives_noted
-from memplan.capturing.locating import line_of_error
+from memplan.capturing.locating import line_of_error, module_of_error
 from memplan.capturing.pretending import as_in_training
 from memplan.capturing.wrapping import Step
 from memplan.errors import CaptureError
@@ -72,14 +73,22 @@ def export(
         for sizes in (list(enumerate(t.shape)) for t in batch.tensors)
     )
     try:
-        with _quiet(), lives_noted(), as_in_training(step.returned.assume):
+        with _quiet(), lives_noted(), _uncompiled(), as_in_training(step.returned.assume):
             return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=False)
     except CaptureError as error:
         if error.location:
             raise
         raise CaptureError(error.message, location=line_of_error(error)) from error.__cause__
     except Exception as error:  # whatever the module's code and torch.export raise
-        raise _explained(error) from error
+        raise _explained(error, step) from error
+
+
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
+    """What torch.compile compiled is called as it was before."""
+    config: Any = torch._dynamo.config
+    with config.patch(error_on_nested_fx_trace=False):
+        yield
 
 
 @contextlib.contextmanager
@@ -96,9 +105,10 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _explained(error: Exception) -> CaptureError:
+def _explained(error: Exception, step: Step) -> CaptureError:
     """What went wrong, the line where, and what to do about it."""
-    text, location = str(error).strip() or type(error).__name__, line_of_error(error)
+    text = str(error).strip() or type(error).__name__
+    location = line_of_error(error) or module_of_error(error, step.module)
     line = next(filter(None, (part.strip() for part in text.splitlines())), "")
     about = f"{text}\n{location}"
     remedy = next((said for pattern, said in _REMEDIES if pattern.search(about)), "")

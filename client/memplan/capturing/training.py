@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from memplan.capturing.accepting import accepted
 from memplan.capturing.batches import BatchDim
 from memplan.capturing.capture import captured
 from memplan.capturing.holdings import floating_type
@@ -58,13 +59,14 @@ def capture_job(
 
     Raises `CaptureError`.
     """
+    inner, _ = accepted(module)
     if isinstance(optimizer, Optimizer):
         described, real = optimizer, None
     else:
         described, real = describe_optimizer(optimizer, state_count=state_count), optimizer
-        _check_parameters(optimizer, module)
+        _check_parameters(optimizer, inner)
     if precision is Precision.UNSPECIFIED:
-        precision = _HALF.get(floating_type(module), Precision.FP32)
+        precision = _HALF.get(floating_type(inner), Precision.FP32)
     graph, samples = captured(
         module,
         inputs,
