@@ -12,7 +12,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ _PRESENT = {
 }
 """What the class that some published configurations name is called now, by their `norm_type`."""
 _TABLES = ("sample_size", "pos_embed_max_size")
-_LARGEST_TABLE = 4096
+_LARGEST_TABLE = 1024
 """Positions along a side, for which constructors compute a table."""
 _LARGEST_REPEAT = 1000
 
@@ -59,7 +59,8 @@ def explain_missing(model: CatalogModel, name: str) -> None:
             "in its folder unet or transformer."
         )
         raise InvalidJob(Violation(f"{FIELD}.name", said))
-    if hasattr(libraries.load("diffusers"), name):
+    found = getattr(libraries.load("diffusers"), name, None)
+    if isinstance(found, type) and issubclass(found, nn.Module):
         known = ", ".join(sorted(INPUTS))
         said = (
             f"The inputs of {name} do not follow from its configuration; those of {known} do. "
@@ -74,9 +75,8 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     given, assumptions = _fields(model, name)
     with construction(f"{FIELD}.config" if model.config else f"{FIELD}.name"):
         wanted = list(INPUTS[name]({**_defaults(name), **given}))
-    inputs, assumed = resolve(job, wanted, model.name)
-    with construction(f"{FIELD}.config" if model.config else f"{FIELD}.name"):
         module: nn.Module = getattr(libraries.load("diffusers"), name)(**given)
+    inputs, assumed = resolve(job, wanted, model.name)
     module.register_forward_pre_hook(_as_forward_takes_them, with_kwargs=True)
     return BuiltModel(
         module=module.train(),
@@ -112,7 +112,7 @@ def _fields(model: CatalogModel, name: str) -> tuple[dict[str, Any], tuple[str, 
             left = ", ".join(unknown[:10])
             assumptions = (f"fields that the class does not have are left out: {left}",)
     given = options.checked(config, allowed, f"{FIELD}.config", model.name)
-    violations = [v for key, value in given.items() for v in _too_large(key, value)]
+    violations = [v for key, value in given.items() for v in _out_of_range(key, value)]
     if violations:
         raise InvalidJob(*violations)
     return given, assumptions
@@ -124,13 +124,20 @@ def _check_class(config: Mapping[str, Any], name: str) -> None:
         raise InvalidJob(Violation(f"{FIELD}.config._class_name", f"{said} They must agree."))
 
 
-def _too_large(name: str, value: Any) -> list[Violation]:
-    values = value if isinstance(value, (list, tuple)) else [value]
-    numbers = [v for v in values if isinstance(v, int)]
+def _numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, int):
+        yield value
+
+
+def _out_of_range(name: str, value: Any) -> list[Violation]:
+    numbers = list(_numbers(value))
     most = _LARGEST_TABLE if name in _TABLES else _LARGEST_REPEAT
     limited = name in _TABLES or name.endswith("layers_per_block")
-    if limited and max(numbers, default=0) > most:
-        return [Violation(f"{FIELD}.config.{name}", f"must be at most {most:,}.")]
+    if limited and not all(1 <= number <= most for number in numbers):
+        return [Violation(f"{FIELD}.config.{name}", f"must be 1 to {most:,}.")]
     return []
 
 

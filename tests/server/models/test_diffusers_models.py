@@ -64,8 +64,18 @@ def test_an_earlier_name_of_a_class() -> None:
     [
         (UNET, {"shiny": 1}, (), "config.shiny", "no such option"),
         (UNET, {"in_channels": "x"}, (), "config.in_channels", "a whole number"),
-        (UNET, {"layers_per_block": 10**6}, (), "config.layers_per_block", "at most 1,000"),
-        (UNET, {"sample_size": 10**6}, (), "config.sample_size", "at most 4,096"),
+        (UNET, {"layers_per_block": 10**6}, (), "config.layers_per_block", "1 to 1,000"),
+        (UNET, {"sample_size": 10**6}, (), "config.sample_size", "1 to 1,024"),
+        (UNET, {"sample_size": -5}, (), "config.sample_size", "1 to 1,024"),
+        (UNET, {**SMALL, "in_channels": -1}, (), "config", "cannot be built so"),
+        (UNET, {**SMALL, "block_out_channels": [2**40] * 2}, (), "config", "cannot be built so"),
+        (
+            "diffusers/SD3Transformer2DModel",
+            {"num_layers": 10_000},
+            (),
+            "config",
+            "200,000 modules",
+        ),
         (UNET, {**SMALL, "down_block_types": ["Odd"]}, (), "config", "cannot be built so"),
         (UNET, {"addition_embed_type": "image"}, (), "config.addition_embed_type", "Capture"),
         (UNET, {**SMALL, "sample_size": None}, (), "job.inputs", "such as 4x64x64"),
@@ -90,5 +100,6 @@ def test_what_is_refused(
 
 
 def test_other_names_do_not_exist() -> None:
-    with pytest.raises(UnknownName):
-        build(named("diffusers/UNet9DModel"))
+    for name in ("UNet9DModel", "__class__", "utils", ""):
+        with pytest.raises(UnknownName):
+            build(named(f"diffusers/{name}"))
