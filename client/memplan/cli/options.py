@@ -166,7 +166,7 @@ _JOB: list[Decorator[Any]] = [
         "--config",
         "config_file",
         type=click.Path(),
-        help="Hugging Face config.json, or its folder, instead of a MODEL.",
+        help="config.json of transformers or diffusers, or its folder, instead of a MODEL.",
     ),
     click.option(
         "--input",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memplan.types import GraphInput, InputTensor
+from memplan.types import GraphInput, InputTensor, Loss
 
 __all__ = ["BuiltModel", "Stated"]
 
@@ -42,6 +42,8 @@ class BuiltModel:
     """Further inputs that are targets, passed by keyword."""
     returns_loss: bool = False
     """Whether forward(*inputs, **labels) computes the loss: `extract_loss(output)`."""
+    default_loss: Loss = Loss.CROSS_ENTROPY
+    """What computes the loss of the outputs where the job names none."""
     stated: Mapping[str, Stated] = field(default_factory=dict)
     """By name: the values of inputs and labels where the model decides by them."""
     flattened: frozenset[str] = frozenset()

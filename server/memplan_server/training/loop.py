@@ -113,6 +113,7 @@ class Loop:
             init_scale=_FIRST_SCALE,
             enabled=self.job.precision is Precision.AMP_FP16,
         )
+        self._loss_kind = loss_of(self.job, self.built)
         self._kept: dict[str, Any] = {}
 
     def step(self) -> None:
@@ -190,7 +191,7 @@ class Loop:
 
     def _make_targets(self) -> None:
         """Targets come with the batch, but have the output's shape: at first, room is kept."""
-        if self.built.returns_loss or self.job.loss is Loss.MEAN:
+        if self.built.returns_loss or self._loss_kind is Loss.MEAN:
             return
         if not self.target_specs:
             if self._target_room is None:
@@ -209,12 +210,12 @@ class Loop:
         if self.built.returns_loss:
             return extract_loss(outputs)
         results = extract_outputs(outputs)
-        if self.job.loss is Loss.MEAN:
+        if self._loss_kind is Loss.MEAN:
             losses = [result.mean() for result in results]
         else:
             if not self._targets:
                 self._first_targets(results)
-            function = _ELEMENTWISE.get(self.job.loss, _F.cross_entropy)
+            function = _ELEMENTWISE.get(self._loss_kind, _F.cross_entropy)
             losses = [function(r, t) for r, t in zip(results, self._targets, strict=True)]
         total = losses[0]
         for loss in losses[1:]:
@@ -222,7 +223,7 @@ class Loop:
         return total
 
     def _first_targets(self, results: Sequence[torch.Tensor]) -> None:
-        for spec in target_specs(self.job, results):
+        for spec in target_specs(self._loss_kind, results):
             self.target_specs.append(spec)
             if self._target_room is not None:
                 self.observer.fill(self._target_room)
@@ -269,9 +270,14 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=self.job.loop.zero_grad_set_to_none is not False)
 
 
-def target_specs(job: TrainingJob, results: Sequence[torch.Tensor]) -> list[TargetSpec]:
+def loss_of(job: TrainingJob, built: BuiltModel) -> Loss:
+    """What computes the loss of the outputs."""
+    return built.default_loss if job.loss is Loss.UNSPECIFIED else job.loss
+
+
+def target_specs(loss: Loss, results: Sequence[torch.Tensor]) -> list[TargetSpec]:
     """What targets look like for these outputs: class indices, or numbers like the output."""
-    if job.loss in _ELEMENTWISE:
+    if loss in _ELEMENTWISE:
         return [TargetSpec(shape=tuple(r.shape), dtype=r.dtype) for r in results]
     return [
         TargetSpec(shape=(r.shape[0], *r.shape[2:]), dtype=torch.int64, classes=r.shape[1])
