@@ -88,7 +88,7 @@ def _allowed(builder: Callable[..., nn.Module]) -> dict[str, Any]:
     signature = inspect.signature(builder, eval_str=True)
     constructor = inspect.signature(signature.return_annotation.__init__, eval_str=True)
     allowed = options.describable(constructor) | options.describable(signature)
-    allowed |= {name: kind for name, kind in _SIZES.items() if name in allowed}
+    allowed |= {name: kind for name, kind in _SIZES.items() if name in constructor.parameters}
     allowed |= _WEIGHTS
     return {name: kind for name, kind in allowed.items() if name not in _NO_OPTIONS}
 
