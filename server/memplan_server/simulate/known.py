@@ -50,7 +50,16 @@ _RANGES = (_ATEN.arange.default, _ATEN.arange.start, _ATEN.arange.start_step)
 _CHANCE = (_ATEN.rand.default, _ATEN.rand_like.default)
 _ASSUMED_CHANCE = "random numbers that a model decides by (layer drop) are one half"
 _ASSUMED_SAMPLE = "random samples (`randperm`) are the first elements"
-_MADE_ANEW = {*_FILLED, *_RANGES, *_CHANCE, _ATEN.randperm.default, *routing.CHOICES}
+_SORTS = (_ATEN.sort.default, _ATEN.sort.stable)
+_ASSUMED_ORDER = "numbers that are sorted, and not known, are in order"
+_MADE_ANEW = {
+    *_FILLED,
+    *_RANGES,
+    *_CHANCE,
+    *_SORTS,
+    _ATEN.randperm.default,
+    *routing.CHOICES,
+}
 """Operators whose result is known whatever is known of their arguments."""
 _OVERWRITING = (
     _ATEN.copy_.default,
@@ -170,6 +179,10 @@ def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Kno
     if all(known_of(t) is not None for t in inputs):
         make = functools.partial(_execute, func, _held(args), _held(kwargs))
         return Known(make, _all_assumptions(inputs))
+    if func in _SORTS:
+        dim = args[1] if len(args) > 1 else kwargs.get("dim", -1)
+        made = functools.partial(_in_order, tuple(args[0].shape), dim)
+        return Known(made, frozenset([_ASSUMED_ORDER]))
     if func in routing.CHOICES:
         return Known(*routing.CHOICES[func](*args, **kwargs))
     return None
@@ -303,6 +316,15 @@ def _execute_on_part(func: Any, place: Any, args: Any, kwargs: Any) -> Any:
 
 def _part_at(place: Any, whole: Known) -> Any:
     return _on_host(whole).as_strided(*place)
+
+
+def _in_order(shape: tuple[int, ...], dim: int) -> tuple[None, torch.Tensor]:
+    """What sorting gives: values, which stay unknown, and indices."""
+    if not shape:
+        return None, torch.zeros((), dtype=torch.int64)
+    along = [1] * len(shape)
+    along[dim] = shape[dim]
+    return None, torch.arange(shape[dim]).view(along).expand(shape).contiguous()
 
 
 def _filled(shape: torch.Size, value: Any, dtype: torch.dtype) -> torch.Tensor:
