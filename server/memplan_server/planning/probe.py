@@ -21,6 +21,9 @@ from memplan_server.timeline import Timeline
 __all__ = ["Probe", "Shared", "largest"]
 
 _ANCHORS = (64, 256)
+_SMALL_ANCHORS = (2, 4)
+"""Where each batch size is simulated apart, which takes the longer the larger it is."""
+_MOST_GUESSES = 3
 _CLOSE = 0.9
 """Above this share of the capacity, tensors leave so little room that only a replay decides."""
 
@@ -120,6 +123,9 @@ class Probe:
     def largest_that_fits(self, capacity_bytes: int, limit: int = MAX_BATCH_SIZE) -> int:
         """Largest batch size that fits while the next does not; 0 when 1 does not fit."""
         room = capacity_bytes - self.gpu_type.context_bytes
+        if not self.timeline(1).affine:
+            guess = self._settled_guess(room, limit)
+            return largest(lambda b: self.fits(b, capacity_bytes), limit, guess)
         bound = largest(
             lambda b: self.allocated_bytes(b) <= room, limit, self._allocated_guess(room)
         )
@@ -156,25 +162,42 @@ class Probe:
         )
         return found * multiple_of
 
+    def _settled_guess(self, room: int, limit: int) -> int:
+        """Where reserved bytes meet the room, asked for until they do: each question takes long."""
+        guess = 0
+        for _ in range(_MOST_GUESSES):
+            before, guess = guess, min(max(1, self._reserved_guess(room)), limit)
+            if guess == before:
+                break
+            self.reserved_bytes(guess)
+        return guess
+
     def _allocated_guess(self, room: int) -> int:
         """Where the line through two batch sizes meets the room."""
-        if not self.timeline(_ANCHORS[0]).affine:
-            return 1
         low, high = (self.allocated_bytes(b) for b in _ANCHORS)
         slope = max(1.0, (high - low) / (_ANCHORS[1] - _ANCHORS[0]))
         return _ANCHORS[0] + int((room - low) / slope)
 
     def _reserved_guess(self, room: int) -> int:
         """Where the line through what is known on either side meets the room."""
-        if not self.timeline(_ANCHORS[0]).affine:
-            return 1
-        for anchor in _ANCHORS:
+        for anchor in self._anchors():
             self.reserved_bytes(anchor)
-        known = sorted(self.shared.reserved[id(self.timeline(_ANCHORS[0]))].items())
+        known = sorted(self._known_reserved().items())
         after = next((i for i, (_, size) in enumerate(known) if size > room), len(known) - 1)
         (low, at_low), (high, at_high) = known[max(1, after) - 1], known[max(1, after)]
         slope = max(1.0, (at_high - at_low) / (high - low))
         return low + int((room - at_low) / slope)
+
+
+    def _anchors(self) -> tuple[int, int]:
+        return _ANCHORS if self.timeline(1).affine else _SMALL_ANCHORS
+
+    def _known_reserved(self) -> dict[int, int]:
+        """Reserved bytes by batch size, as far as they have been asked for."""
+        timeline = self.timeline(_SMALL_ANCHORS[0])
+        if timeline.affine:
+            return self.shared.reserved[id(timeline)]
+        return {b: size for known in self.shared.reserved.values() for b, size in known.items()}
 
 
 def largest(holds: Callable[[int], bool], limit: int, guess: int = 1) -> int:
