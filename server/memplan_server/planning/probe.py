@@ -24,6 +24,9 @@ _ANCHORS = (64, 256)
 _SMALL_ANCHORS = (2, 4)
 """Where each batch size is simulated apart, which takes the longer the larger it is."""
 _MOST_GUESSES = 3
+_MOST_EVENTS = 100_000
+"""Of a simulation whose events grow with the batch, one for each sample in a loop over them: more
+would take minutes."""
 _CLOSE = 0.9
 """Above this share of the capacity, tensors leave so little room that only a replay decides."""
 
@@ -67,6 +70,12 @@ class Probe:
         """The timeline that holds for this batch size, with the workspaces of the GPU."""
         job = replace(self.job, micro_batch_size=batch_size)
         return self.shared.on_gpu(self.timelines.get(job, self.gpu_type), self.gpu_type)
+
+    @property
+    def sample(self) -> Timeline:
+        """The timeline at a small batch size, for what does not depend on it. Not at 1, at which
+        some models cannot be trained."""
+        return self.timeline(_SMALL_ANCHORS[0])
 
     def allocated_bytes(self, batch_size: int) -> int:
         """Peak of the allocated bytes, blocks rounded but not split from segments."""
@@ -123,7 +132,8 @@ class Probe:
     def largest_that_fits(self, capacity_bytes: int, limit: int = MAX_BATCH_SIZE) -> int:
         """Largest batch size that fits while the next does not; 0 when 1 does not fit."""
         room = capacity_bytes - self.gpu_type.context_bytes
-        if not self.timeline(1).affine:
+        if not self.sample.affine:
+            limit = self.reach(limit)
             guess = self._settled_guess(room, limit)
             return largest(lambda b: self.fits(b, capacity_bytes), limit, guess)
         bound = largest(
@@ -133,6 +143,18 @@ class Probe:
         found = largest(lambda b: self.fits(b, capacity_bytes), bound, guess)
         self.shared.gap = 1 - found / bound if bound else 0.0
         return found
+
+    def reach(self, limit: int) -> int:
+        """The largest batch size up to `limit` that is looked at.
+
+        There is an end to it where each is simulated apart and takes the longer the larger it is.
+        """
+        if self.sample.affine:
+            return limit
+        small, large = _SMALL_ANCHORS
+        events = len(self.sample.events)
+        more = (len(self.timeline(large).events) - events) // (large - small)
+        return min(limit, small + max(0, _MOST_EVENTS - events) // more) if more > 0 else limit
 
     def largest_safe(
         self, capacity_bytes: int, headroom_fraction: float, limit: int, multiple_of: int = 1
@@ -146,7 +168,7 @@ class Probe:
         wanted = capacity_bytes - int(capacity_bytes * headroom_fraction)
         context = self.gpu_type.context_bytes
         margins = (
-            margin(self.timeline(1), self.gpu_type, c, self.learned)
+            margin(self.sample, self.gpu_type, c, self.learned)
             for c in confidences_from(self.confidence)
         )
         safe = (m.safe_reserved_bytes(capacity_bytes, context) for m in margins)
@@ -157,7 +179,7 @@ class Probe:
         """Largest multiple up to `limit` whose reserved bytes do not exceed the room."""
         found = largest(
             lambda n: self.reserved_bytes(n * multiple_of) <= room,
-            limit // multiple_of,
+            self.reach(limit) // multiple_of,
             self._reserved_guess(room) // multiple_of,
         )
         return found * multiple_of
@@ -190,13 +212,12 @@ class Probe:
 
 
     def _anchors(self) -> tuple[int, int]:
-        return _ANCHORS if self.timeline(1).affine else _SMALL_ANCHORS
+        return _ANCHORS if self.sample.affine else _SMALL_ANCHORS
 
     def _known_reserved(self) -> dict[int, int]:
         """Reserved bytes by batch size, as far as they have been asked for."""
-        timeline = self.timeline(_SMALL_ANCHORS[0])
-        if timeline.affine:
-            return self.shared.reserved[id(timeline)]
+        if self.sample.affine:
+            return self.shared.reserved[id(self.sample)]
         return {b: size for known in self.shared.reserved.values() for b, size in known.items()}
 
 
