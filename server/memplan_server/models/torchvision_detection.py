@@ -19,7 +19,6 @@ import contextlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,9 +44,7 @@ _SIZES: Mapping[str, Any] = {"min_size": int | list[int]}
 _NO_OPTIONS = frozenset({"progress"})
 
 
-def build(
-    job: TrainingJob, model: CatalogModel, builder: Callable[..., nn.Module]
-) -> BuiltModel:
+def build(job: TrainingJob, model: CatalogModel, builder: Callable[..., nn.Module]) -> BuiltModel:
     """The model of this builder. Raises `InvalidJob`."""
     _check_loss(job, model.name)
     given = options.checked(model.config, _allowed(builder), f"{_FIELD}.config", model.name)

@@ -23,7 +23,7 @@ __all__ = ["Probe", "Shared", "largest"]
 _ANCHORS = (64, 256)
 _SMALL_ANCHORS = (2, 4)
 """Where each batch size is simulated apart, which takes the longer the larger it is."""
-_MOST_GUESSES = 3
+_MOST_GUESSES = 2
 _MOST_EVENTS = 100_000
 """Of a simulation whose events grow with the batch, one for each sample in a loop over them: more
 would take minutes."""
@@ -133,9 +133,7 @@ class Probe:
         """Largest batch size that fits while the next does not; 0 when 1 does not fit."""
         room = capacity_bytes - self.gpu_type.context_bytes
         if not self.sample.affine:
-            limit = self.reach(limit)
-            guess = self._settled_guess(room, limit)
-            return largest(lambda b: self.fits(b, capacity_bytes), limit, guess)
+            return self._largest_apart(capacity_bytes, room, self.reach(limit))
         bound = largest(
             lambda b: self.allocated_bytes(b) <= room, limit, self._allocated_guess(room)
         )
@@ -184,6 +182,16 @@ class Probe:
         )
         return found * multiple_of
 
+    def _largest_apart(self, capacity_bytes: int, room: int, limit: int) -> int:
+        """The same in few questions: between where reserved and where allocated bytes fill it."""
+        low = self._settled_guess(room, limit)
+        first = min(_SMALL_ANCHORS[0], low)
+        at_first, at_low = self.allocated_bytes(first), self.allocated_bytes(low)
+        slope = max(1.0, (at_low - at_first) / max(1, low - first))
+        width = max(0, min(limit, low + int((room - at_low) / slope)) - low)
+        middle, step = low + width // 2, max(1, width // 4)
+        return largest(lambda b: self.fits(b, capacity_bytes), limit, middle, step)
+
     def _settled_guess(self, room: int, limit: int) -> int:
         """Where reserved bytes meet the room, asked for until they do: each question takes long."""
         guess = 0
@@ -210,7 +218,6 @@ class Probe:
         slope = max(1.0, (at_high - at_low) / (high - low))
         return low + int((room - at_low) / slope)
 
-
     def _anchors(self) -> tuple[int, int]:
         return _ANCHORS if self.sample.affine else _SMALL_ANCHORS
 
@@ -221,7 +228,7 @@ class Probe:
         return {b: size for known in self.shared.reserved.values() for b, size in known.items()}
 
 
-def largest(holds: Callable[[int], bool], limit: int, guess: int = 1) -> int:
+def largest(holds: Callable[[int], bool], limit: int, guess: int = 1, step: int = 1) -> int:
     """The largest n <= `limit` with holds(n) and not holds(n + 1); 0 when holds(1) is false.
 
     Taken for granted: what does not hold for n does not hold for more. Searched in doubling steps
@@ -229,7 +236,7 @@ def largest(holds: Callable[[int], bool], limit: int, guess: int = 1) -> int:
     """
     if limit < 1:
         return 0
-    low, high, step = 0, limit + 1, 1
+    low, high = 0, limit + 1
     at = min(max(1, guess), limit)
     if holds(at):
         low = at

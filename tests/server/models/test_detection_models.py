@@ -33,7 +33,8 @@ def test_published_sizes_and_default_images(name: str, shape: tuple[int, ...], c
     built = build(named(name))
     assert parameters(built) == count
     assert [image.shape for image in built.inputs] == [shape]
-    assert built.per_sample and built.returns_loss
+    assert built.per_sample
+    assert built.returns_loss
     shown = "x".join(map(str, shape))
     assert any(f"{shown}, the default of {name}" in said for said in built.assumptions)
 
@@ -61,7 +62,8 @@ def test_boxes_lie_side_by_side_in_the_image() -> None:
         built = build(named(FASTER, InputTensor(shape=(3, 100, 200)), assumptions=stated))
         boxes = built.stated["boxes"].row
         assert boxes.shape == (count, 4)
-        assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] > boxes[:, :2]).all()
+        assert (boxes[:, :2] >= 0).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
         assert (boxes[:, 2:] <= torch.tensor([200, 100]) * 1.0001).all()
         assert len(boxes.unique(dim=0)) == count
     assert len(build(named(FASTER)).stated["boxes"].row) == 8
