@@ -37,7 +37,8 @@ def extract_loss(output: Any) -> torch.Tensor:
     if isinstance(output, Mapping) and output and "loss" not in output:
         losses = list(output.values())
         if all(isinstance(loss, torch.Tensor) and loss.dim() == 0 for loss in losses):
-            return sum(losses)  # type: ignore[return-value]
+            total: torch.Tensor = sum(losses)
+            return total
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     if loss is None and isinstance(output, (tuple, list)) and output:
         loss = output[0]

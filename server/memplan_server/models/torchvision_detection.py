@@ -96,7 +96,7 @@ def _weights_loaded() -> Iterator[None]:
     api = libraries.load("torchvision").models._api.WeightsEnum
     get, load = api.get_state_dict, nn.Module.load_state_dict
     api.get_state_dict = lambda *_, **__: {}
-    nn.Module.load_state_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    nn.Module.load_state_dict = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 What is predicted has no values here. How many boxes there are at each stage is what the model's
 configuration allows at most, which is what training comes to and what takes the most memory:
 
-    boxes after non-maximum suppression     all that go in, of which the model keeps `post_nms_top_n`
+    boxes after non-maximum suppression     all, of which the model keeps `post_nms_top_n`
     proposals that match an object          as many as are sampled: `positive_fraction` of
                                             `batch_size_per_image`
     proposals by level of the pyramid       evenly spread
@@ -98,7 +98,7 @@ def _roi_align(
 ) -> Tensor:
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     features, rois = _float_under_autocast(input), _float_under_autocast(boxes)
-    pooled: Tensor = _RoiAlign.apply(features, rois, size)
+    pooled: Tensor = _RoiAlign.apply(features, rois, size)  # type: ignore[no-untyped-call]
     return pooled.to(input.dtype)
 
 

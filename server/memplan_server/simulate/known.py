@@ -181,8 +181,8 @@ def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Kno
         return Known(make, _all_assumptions(inputs))
     if func in _SORTS:
         dim = args[1] if len(args) > 1 else kwargs.get("dim", -1)
-        made = functools.partial(_in_order, tuple(args[0].shape), dim)
-        return Known(made, frozenset([_ASSUMED_ORDER]))
+        in_order = functools.partial(_in_order, tuple(args[0].shape), dim)
+        return Known(in_order, frozenset([_ASSUMED_ORDER]))
     if func in routing.CHOICES:
         return Known(*routing.CHOICES[func](*args, **kwargs))
     return None
