@@ -53,6 +53,7 @@ def test_masks_are_computed_for_the_positive_ones() -> None:
     assert 2 * 20 * 91 * 28 * 28 * 4 in found
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch_in_a_straight_line() -> None:
     at = {batch: peak(traced(batch), batch) for batch in (2, 4, 6)}
     assert at[6] - at[4] == pytest.approx(at[4] - at[2], rel=0.05)
@@ -68,6 +69,7 @@ def test_each_image_is_a_tensor_of_its_own() -> None:
     assert not three.affine
 
 
+@pytest.mark.slow
 def test_pooling_is_computed_in_float32_under_autocast() -> None:
     config = {"rpn_post_nms_top_n_train": 200, "box_batch_size_per_image": 96}
     mixed = traced(config=config, precision=Precision.AMP_BF16)
@@ -75,6 +77,7 @@ def test_pooling_is_computed_in_float32_under_autocast() -> None:
     assert {4 * pooled, 2 * pooled} <= sizes(mixed)  # and then in the features' type
 
 
+@pytest.mark.slow
 def test_freezing_takes_less() -> None:
     frozen, trained = traced(), traced(config={"weights_backbone": None})
     assert peak(frozen, 2) < peak(trained, 2)
