@@ -44,6 +44,7 @@ _FIELDS = {
     "padding": "job.assumptions.padding",
     "routing": "job.assumptions.routing",
     "images_per_sample": "job.assumptions.images_per_sample",
+    "boxes_per_image": "job.assumptions.boxes_per_image",
     "gpus": "gpus",
     "headroom": "headroom_fraction",
     "confidence": "confidence",

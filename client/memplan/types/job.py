@@ -281,6 +281,9 @@ class Assumptions:
     """Whether sequences of a batch differ in length. Default: NONE."""
     images_per_sample: int = 0
     """Images in each sample of a model that takes images and text. Default: 1. 1 to 1,024."""
+    boxes_per_image: int = 0
+    """Objects in each image that an object detection model is trained on: ground-truth boxes, and
+    masks or keypoints where it has them. Default: 8. 1 to 10,000."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -61,8 +61,8 @@ def _build_named(job: TrainingJob, model: CatalogModel) -> BuiltModel:
         if library in _EXPLAINING:
             _EXPLAINING[library].explain_missing(model, name)
         raise UnknownName("model", model.name, nearest(model.name, list_models()))
-    if job.loss is Loss.MODEL and library != "transformers":
-        said = f"{library}'s models compute no loss of their own; name another."
-        raise InvalidJob(Violation("job.loss", said))
     built: BuiltModel = builder.build(job, model, name)
+    if job.loss is Loss.MODEL and not built.returns_loss:
+        said = f"{model.name} computes no loss of its own; name another."
+        raise InvalidJob(Violation("job.loss", said))
     return built

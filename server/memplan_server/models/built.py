@@ -49,6 +49,9 @@ class BuiltModel:
     flattened: frozenset[str] = frozenset()
     """Names of inputs whose samples follow one another along the first dimension: shape
     [batch * shape[0], ...] instead of [batch, shape[0], ...]."""
+    per_sample: bool = False
+    """The samples of a batch are tensors of their own: forward(images, targets) takes a list with
+    the input of each sample, and a list with the labels of each by name."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of forward() that are no tensors."""
     assumptions: tuple[str, ...] = ()

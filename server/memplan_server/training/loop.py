@@ -158,7 +158,8 @@ class Loop:
 
     def _batch(self, specs: Sequence[InputTensor | GraphInput]) -> list[torch.Tensor]:
         with self.observer.category(Category.INPUT):
-            return [self._input(spec) for spec in specs]
+            samples = self.batch_size if self.built.per_sample else 1
+            return [self._input(spec) for _ in range(samples) for spec in specs]
 
     def _input(self, spec: InputTensor | GraphInput) -> torch.Tensor:
         dtype = torch_dtype(spec.dtype)
@@ -170,12 +171,20 @@ class Loop:
         return tensor
 
     def _forward(self, inputs: list[torch.Tensor], labels: list[torch.Tensor]) -> Any:
+        if self.built.per_sample:
+            return self.built.module(inputs, self._by_sample(labels))
         specs = self.built.inputs
         pairs = list(zip(specs, inputs, strict=True))
         positional = [t for s, t in pairs if isinstance(s, GraphInput) or not s.name]
         named = {s.name: t for s, t in pairs if isinstance(s, InputTensor) and s.name}
         named |= {s.name: t for s, t in zip(self.built.labels, labels, strict=True)}
         return self.built.module(*positional, **named, **self.built.options)
+
+    def _by_sample(self, labels: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """The labels of each sample, by name."""
+        names = [spec.name for spec in self.built.labels]
+        rows = zip(*[iter(labels)] * len(names), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = _AUTOCAST.get(self.job.precision)
