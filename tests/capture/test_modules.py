@@ -20,7 +20,7 @@ STATED = {
     "a custom autograd function": FUNCTIONS,
     "checkpointing": CHECKPOINTS,
     "reentrant checkpointing": CHECKPOINTS,
-    "a condition on values": CONDITIONS,
+    "a condition on values": CONDITIONS[True],
     "a loop over samples": "the model computes something else at other batch sizes: the graph "
     "holds for 8 only, and other batch sizes cannot be searched",
 }
@@ -54,6 +54,19 @@ def test_module(name: str) -> None:
     assert job.model.graph is not None
     stated |= set() if name in OWN_LOSS else {SUMMED}
     assert set(job.model.graph.assumptions) == stated
+
+
+def test_conditions_are_taken_to_be_what_is_said() -> None:
+    module, x = MODULES["a condition on values"], example("a condition on values")
+    optimizer = torch.optim.SGD(module.parameters())
+    true = memplan.capture_job(module, x, optimizer)
+    false = memplan.capture_job(module, x, optimizer, conditions_are_false=True)
+    assert true.model.graph is not None
+    assert false.model.graph is not None
+    assert "aten.neg.default" not in true.model.graph.operators
+    assert "aten.neg.default" in false.model.graph.operators
+    assert CONDITIONS[False] in false.model.graph.assumptions
+    assert false.assumptions.conditions_are_false
 
 
 @pytest.mark.parametrize("name", FAILURES)

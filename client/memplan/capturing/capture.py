@@ -51,6 +51,7 @@ def captured(
     targets: Any = (),
     batch_dim: BatchDim = 0,
     batch_size: int | None = None,
+    conditions_are_false: bool = False,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> tuple[Graph, int]:
     """`capture`, and the batch size of the example.
@@ -61,6 +62,8 @@ def captured(
         module returns (`.loss`, or a scalar), else the sum of its outputs, which is then said.
     batch_dim: where the batch dimension is, in all inputs or by name: {"hidden": 1, "table": None}.
     batch_size: how many samples the example holds. Default: the size of the first batch dimension.
+    conditions_are_false: conditions that forward() reads from tensors (`if mask.all():`) are taken
+        to be false. Default: true.
     optimizer: its parameter groups become a part of the graph.
     """
     batch = Batch.of(
@@ -74,14 +77,16 @@ def captured(
     held = holdings(module, {} if optimizer is None else groups_of(optimizer))
     function = None if isinstance(loss, Loss) else loss
     step = Step(module, batch, function, outputs_only=isinstance(loss, Loss))
-    return _Capturing(step, batch, held).graph(type(module).__name__), batch.batch_size
+    capturing = _Capturing(step, batch, held, conditions=not conditions_are_false)
+    return capturing.graph(type(module).__name__), batch.batch_size
 
 
 class _Capturing:
     """Tries the ways there are, the best first."""
 
-    def __init__(self, step: Step, batch: Batch, held: Held) -> None:
+    def __init__(self, step: Step, batch: Batch, held: Held, *, conditions: bool) -> None:
         self._step, self._batch, self._held = step, batch, held
+        self._conditions = conditions
 
     def graph(self, name: str) -> Graph:
         """The graph for every batch size, else for that of the example."""
@@ -101,7 +106,9 @@ class _Capturing:
         with random_state_kept(), swapped(self._step, fake):
             with mode:
                 tensors = self._batch.fakes(batch_size)
-            program = export(self._step, self._batch, tensors, dynamic=dynamic)
+            program = export(
+                self._step, self._batch, tensors, dynamic=dynamic, conditions=self._conditions
+            )
             return write(program, self._batch, held, dynamic=dynamic), held
 
     def _without_symbols(self, name: str) -> Graph:

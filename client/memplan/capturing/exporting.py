@@ -64,8 +64,10 @@ def export(
     tensors: Sequence[torch.Tensor],
     *,
     dynamic: bool,
+    conditions: bool,
 ) -> ExportedProgram:
-    """The step's operators. `dynamic`: for every batch size.
+    """The step's operators. `dynamic`: for every batch size; `conditions`: what those read from
+    tensors are taken to be.
 
     Not strictly: the code is run, and everything is seen that it does in training.
 
@@ -76,7 +78,8 @@ def export(
         for sizes in (list(enumerate(t.shape)) for t in batch.tensors)
     )
     try:
-        with _quiet(), lives_noted(), as_in_training(step.returned.assume):
+        pretending = as_in_training(step.returned.assume, conditions=conditions)
+        with _quiet(), lives_noted(), pretending:
             return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=False)
     except CaptureError as error:
         if error.location:

@@ -20,7 +20,11 @@ from memplan.errors import CaptureError
 
 __all__ = ["CHECKPOINTS", "CONDITIONS", "FUNCTIONS", "NUMBERS", "as_in_training"]
 
-CONDITIONS = "conditions read from tensors (`mask.all()`, `bool(tensor)`) are true"
+CONDITIONS = {
+    truth: f"conditions read from tensors (`mask.all()`, `bool(tensor)`) are {said}"
+    for truth, said in ((True, "true"), (False, "false (conditions_are_false)"))
+}
+"""What is said, by what they are taken to be."""
 NUMBERS = "numbers read from tensors (`tensor.item()`) are 1"
 
 FUNCTIONS = (
@@ -44,8 +48,11 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 
 
 @contextlib.contextmanager
-def as_in_training(assume: Callable[[str], None]) -> Iterator[None]:
-    """Answer questions as in training; `assume` is told of each assumption that is made."""
+def as_in_training(assume: Callable[[str], None], *, conditions: bool = True) -> Iterator[None]:
+    """Answer questions as in training; `assume` is told of each assumption that is made.
+
+    conditions: what conditions read from tensors are taken to be.
+    """
     with contextlib.ExitStack() as stack:
         for name in ("is_compiling", "is_exporting", "is_dynamo_compiling"):
             stack.enter_context(_replaced(torch.compiler, name, _never))
@@ -53,7 +60,8 @@ def as_in_training(assume: Callable[[str], None]) -> Iterator[None]:
         stack.enter_context(_replaced(module, "is_fake_tensor", _never))
         for name, kind in _READERS.items():
             original = getattr(torch.Tensor, name)
-            stack.enter_context(_replaced(torch.Tensor, name, _reader(original, kind, assume)))
+            reader = _reader(original, kind, conditions, assume)
+            stack.enter_context(_replaced(torch.Tensor, name, reader))
         for name in _TO_NUMPY:
             stack.enter_context(_replaced(torch.Tensor, name, _to_numpy))
             stack.enter_context(_replaced(FakeTensor, name, _to_numpy))
@@ -100,7 +108,10 @@ def _never(*args: object) -> bool:
 
 
 def _reader(
-    original: Callable[..., Any], kind: Callable[[Any], Any], assume: Callable[[str], None]
+    original: Callable[..., Any],
+    kind: Callable[[Any], Any],
+    conditions: bool,
+    assume: Callable[[str], None],
 ) -> Callable[[torch.Tensor], Any]:
     def read(tensor: torch.Tensor) -> Any:
         if not isinstance(tensor, FakeTensor) or tensor.constant is not None:
@@ -108,8 +119,8 @@ def _reader(
         if tensor.numel() != 1:
             return original(tensor)
         if tensor.dtype == torch.bool:
-            assume(CONDITIONS)
-            return kind(True)
+            assume(CONDITIONS[conditions])
+            return kind(conditions)
         assume(NUMBERS)
         return kind(1.0 if tensor.is_floating_point() else 1)
 

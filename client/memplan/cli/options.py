@@ -215,6 +215,10 @@ _JOB: list[Decorator[Any]] = [
     _member("padding", Padding, f"Of sequences: {_choices(Padding)}. Default: none."),
     _member("routing", Routing, f"Of tokens to experts: {_choices(Routing)}. Default: balanced."),
     _number("images-per-sample", int, "N", "Images beside the text of a sample. Default: 1."),
+    _flag(
+        "conditions-are-false",
+        "Conditions on values that are not known (`if mask.all():`). Default: they are true.",
+    ),
     click.option("--dry-run", is_flag=True, help="Print the job file for this and do nothing."),
 ]
 

@@ -43,6 +43,7 @@ _FIELDS = {
     "padding": "job.assumptions.padding",
     "routing": "job.assumptions.routing",
     "images_per_sample": "job.assumptions.images_per_sample",
+    "conditions_are_false": "job.assumptions.conditions_are_false",
     "gpus": "gpus",
     "headroom": "headroom_fraction",
     "confidence": "confidence",

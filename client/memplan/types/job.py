@@ -280,6 +280,9 @@ class Assumptions:
     """Whether sequences of a batch differ in length. Default: NONE."""
     images_per_sample: int = 0
     """Images in each sample of a model that takes images and text. Default: 1. 1 to 1,024."""
+    conditions_are_false: bool = False
+    """Conditions read from tensors whose values are not known (`if mask.all():`) are taken to be
+    false. Default false: they are taken to be true. Of a graph it says what its capture took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

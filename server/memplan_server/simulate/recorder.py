@@ -33,6 +33,10 @@ _GEMM = frozenset(
     for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot")
 )
 _SCALAR_READ = _ATEN._local_scalar_dense.default
+_CONDITIONS = {
+    truth: f"conditions read from tensors (`mask.all()`, `bool(tensor)`) are {said}"
+    for truth, said in ((True, "true"), (False, "false (conditions_are_false)"))
+}
 _KERNELS = masks.KERNELS | convolution.KERNELS | temporaries.KERNELS
 
 
@@ -72,6 +76,8 @@ class Recorder(FakeTensorMode):
         self.module = -1
         """Index of the module whose forward runs; -1 for none."""
         self.micro_step = 0
+        self.conditions = True
+        """What conditions on values that are not known are taken to be."""
         self._device_type = device.type
         self._category: Category | None = None
         self._phase = Phase.SETUP
@@ -217,8 +223,8 @@ class Recorder(FakeTensorMode):
         if values is not None:
             return values.item()
         if dtype == torch.bool:
-            self.assume("conditions read from tensors (`mask.all()`, `bool(tensor)`) are true")
-            return True
+            self.assume(_CONDITIONS[self.conditions])
+            return self.conditions
         if tensor.device.type == self._device_type:
             self.assume("numbers read from tensors (`tensor.item()`) are 1")
         return 1.0 if dtype.is_floating_point else 1

@@ -92,6 +92,7 @@ def execute(
     recorder = recorder or Recorder(simulated)
     attention.target(gpu)
     routing.route(job.assumptions.routing)
+    recorder.conditions = not job.assumptions.conditions_are_false
     autocast.on_weight_cast(lambda copy: recorder.mark([copy], Category.AUTOCAST_COPY))
     with (
         _collected_by_step(),

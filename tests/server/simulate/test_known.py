@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -138,6 +139,38 @@ def test_a_known_mask_selects_what_it_selects() -> None:
     timeline = tracing.trace_affine(mnist(), built, AMPERE)
     assert timeline is not None
     assert timeline.assumptions == ()
+
+
+class _Conditional(nn.Module):
+    """Wider where all of its input is positive, which it never is known to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow, self.wide = nn.Linear(784, 10), nn.Linear(784, 1000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        out: torch.Tensor = self.wide(x) if (x > 0).all() else self.narrow(x)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("are_false", "features", "said"), [(False, 1000, "are true"), (True, 10, "are false")]
+)
+def test_unknown_conditions_are_what_the_job_says(
+    are_false: bool, features: int, said: str
+) -> None:
+    with torch.device("meta"):
+        image = InputTensor(shape=(1, 28, 28), dtype=DataType.FLOAT32)
+        built = BuiltModel(module=_Conditional(), inputs=(image,))
+    job = replace(mnist(), assumptions=Assumptions(conditions_are_false=are_false))
+    timeline = tracing.trace_affine(job, built, AMPERE)
+    assert timeline is not None
+    wide = {e for e in timeline.events.tolist() if e >= 0 and timeline.sizes(8)[e] == 8 * 1000 * 4}
+    assert bool(wide) == (features == 1000)
+    (sentence,) = timeline.assumptions
+    assert said in sentence
+    assert ("conditions_are_false" in sentence) == are_false
 
 
 @pytest.mark.parametrize("padding", [Padding.NONE, Padding.PADDED, Padding.PACKED])
