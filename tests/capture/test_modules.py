@@ -12,8 +12,9 @@ from torch import nn
 from tracing import traced
 
 import memplan
-from memplan.capturing.pretending import CHECKPOINTS, CONDITIONS, FUNCTIONS
+from memplan.capturing.pretending import CHECKPOINTS, FUNCTIONS
 from memplan.capturing.wrapping import SUMMED
+from memplan.fakes.known import CONDITIONS
 from memplan_server.validation import violations_of
 
 STATED = {
@@ -59,8 +60,9 @@ def test_module(name: str) -> None:
 def test_conditions_are_taken_to_be_what_is_said() -> None:
     module, x = MODULES["a condition on values"], example("a condition on values")
     optimizer = torch.optim.SGD(module.parameters())
+    assumptions = memplan.Assumptions(conditions_are_false=True)
     true = memplan.capture_job(module, x, optimizer)
-    false = memplan.capture_job(module, x, optimizer, conditions_are_false=True)
+    false = memplan.capture_job(module, x, optimizer, assumptions=assumptions)
     assert true.model.graph is not None
     assert false.model.graph is not None
     assert "aten.neg.default" not in true.model.graph.operators

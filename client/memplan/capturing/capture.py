@@ -12,15 +12,17 @@ from torch import nn
 
 from memplan.capturing import merging
 from memplan.capturing.batches import Batch, BatchDim
-from memplan.capturing.exporting import export, new_mode
+from memplan.capturing.exporting import export
 from memplan.capturing.holdings import Held, holdings
 from memplan.capturing.optimizers import groups_of
 from memplan.capturing.sizes import BATCH_SIZE
 from memplan.capturing.swapping import random_state_kept, swapped
+from memplan.capturing.values import Mode
 from memplan.capturing.wrapping import LossFunction, Returned, Step
 from memplan.capturing.writing import UnreadableSizeError, Written, write
 from memplan.errors import CaptureError
-from memplan.types import Graph, GraphOutput, Loss
+from memplan.fakes import routing
+from memplan.types import Assumptions, Graph, GraphOutput, Loss
 
 __all__ = ["capture", "captured"]
 
@@ -51,7 +53,7 @@ def captured(
     targets: Any = (),
     batch_dim: BatchDim = 0,
     batch_size: int | None = None,
-    conditions_are_false: bool = False,
+    assumptions: Assumptions | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> tuple[Graph, int]:
     """`capture`, and the batch size of the example.
@@ -62,8 +64,8 @@ def captured(
         module returns (`.loss`, or a scalar), else the sum of its outputs, which is then said.
     batch_dim: where the batch dimension is, in all inputs or by name: {"hidden": 1, "table": None}.
     batch_size: how many samples the example holds. Default: the size of the first batch dimension.
-    conditions_are_false: conditions that forward() reads from tensors (`if mask.all():`) are taken
-        to be false. Default: true.
+    assumptions: how routers of mixture-of-experts are taken to route, and what conditions that
+        forward() reads from tensors are taken to be. Those of the job have to be the same.
     optimizer: its parameter groups become a part of the graph.
     """
     batch = Batch.of(
@@ -77,16 +79,17 @@ def captured(
     held = holdings(module, {} if optimizer is None else groups_of(optimizer))
     function = None if isinstance(loss, Loss) else loss
     step = Step(module, batch, function, outputs_only=isinstance(loss, Loss))
-    capturing = _Capturing(step, batch, held, conditions=not conditions_are_false)
+    capturing = _Capturing(step, batch, held, assumptions or Assumptions())
     return capturing.graph(type(module).__name__), batch.batch_size
 
 
 class _Capturing:
     """Tries the ways there are, the best first."""
 
-    def __init__(self, step: Step, batch: Batch, held: Held, *, conditions: bool) -> None:
+    def __init__(self, step: Step, batch: Batch, held: Held, assumptions: Assumptions) -> None:
         self._step, self._batch, self._held = step, batch, held
-        self._conditions = conditions
+        self._conditions = not assumptions.conditions_are_false
+        routing.route(assumptions.routing)
 
     def graph(self, name: str) -> Graph:
         """The graph for every batch size, else for that of the example."""
@@ -97,7 +100,9 @@ class _Capturing:
         return _graph(name, self._batch, held, written, self._step.returned)
 
     def _exported(self, batch_size: int, *, dynamic: bool) -> tuple[Written, Held]:
-        mode, held = new_mode(), copy.deepcopy(self._held)
+        assume, held = self._step.returned.assume, copy.deepcopy(self._held)
+        self._step.returned.assumptions.clear()  # those of an attempt before
+        mode = Mode(assume, follows=not dynamic)
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
             with mode:

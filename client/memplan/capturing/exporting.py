@@ -12,9 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from memplan.capturing.batches import Batch
 from memplan.capturing.lives import lives_noted
@@ -22,7 +20,7 @@ from memplan.capturing.pretending import as_in_training
 from memplan.capturing.wrapping import Step
 from memplan.errors import CaptureError
 
-__all__ = ["export", "new_mode"]
+__all__ = ["export"]
 
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parent)
@@ -51,11 +49,6 @@ _REMEDIES = (
         "flex_attention is compiled code. Use scaled_dot_product_attention",
     ),
 )
-
-
-def new_mode() -> FakeTensorMode:
-    """Within, tensors have shapes and no data."""
-    return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
 
 
 def export(

@@ -38,7 +38,7 @@ def capture_job(
     targets: Any = (),
     batch_dim: BatchDim = 0,
     batch_size: int | None = None,
-    conditions_are_false: bool = False,
+    assumptions: Assumptions | None = None,
     micro_batch_size: int = 0,
     precision: Precision = Precision.UNSPECIFIED,
     loop: TrainingLoop | None = None,
@@ -71,7 +71,7 @@ def capture_job(
         targets=targets,
         batch_dim=batch_dim,
         batch_size=batch_size,
-        conditions_are_false=conditions_are_false,
+        assumptions=assumptions,
         optimizer=optimizer,
     )
     return TrainingJob(
@@ -81,7 +81,7 @@ def capture_job(
         precision=_precision(module) if precision is Precision.UNSPECIFIED else precision,
         loop=loop or TrainingLoop(),
         allocator=allocator or AllocatorSettings(),
-        assumptions=Assumptions(conditions_are_false=conditions_are_false),
+        assumptions=assumptions or Assumptions(),
         micro_batch_size=micro_batch_size or samples,
     )
 

@@ -56,7 +56,7 @@ def captured(model: str, job: TrainingJob) -> TrainingJob:
         tuple(i for i in job.inputs if not i.name),
         kwargs={i.name: i for i in job.inputs if i.name},
         loss=None if job.loss in (Loss.UNSPECIFIED, Loss.MODEL) else job.loss,
-        conditions_are_false=job.assumptions.conditions_are_false,
+        assumptions=job.assumptions,
     )
     return replace(job, model=Model(graph=graph), inputs=())
 

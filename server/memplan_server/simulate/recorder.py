@@ -22,7 +22,8 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
-from memplan_server.simulate import accumulation, autocast, convolution, known, masks, temporaries
+from memplan.fakes import known, masks
+from memplan_server.simulate import accumulation, autocast, convolution, temporaries
 from memplan_server.timeline import Category, Convolution, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
@@ -33,10 +34,6 @@ _GEMM = frozenset(
     for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot")
 )
 _SCALAR_READ = _ATEN._local_scalar_dense.default
-_CONDITIONS = {
-    truth: f"conditions read from tensors (`mask.all()`, `bool(tensor)`) are {said}"
-    for truth, said in ((True, "true"), (False, "false (conditions_are_false)"))
-}
 _KERNELS = masks.KERNELS | convolution.KERNELS | temporaries.KERNELS
 
 
@@ -223,10 +220,10 @@ class Recorder(FakeTensorMode):
         if values is not None:
             return values.item()
         if dtype == torch.bool:
-            self.assume(_CONDITIONS[self.conditions])
+            self.assume(known.CONDITIONS[self.conditions])
             return self.conditions
         if tensor.device.type == self._device_type:
-            self.assume("numbers read from tensors (`tensor.item()`) are 1")
+            self.assume(known.NUMBERS)
         return 1.0 if dtype.is_floating_point else 1
 
     def assume(self, sentence: str) -> None:

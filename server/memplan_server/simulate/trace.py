@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from memplan.fakes import hardware, known, routing
 from memplan.types import GraphInput, InputTensor, TrainingJob
 from memplan_server.models import BuiltModel
 from memplan_server.simulate import (
@@ -24,10 +25,7 @@ from memplan_server.simulate import (
     autocast,
     device,
     flash,
-    known,
-    libraries,
     placing,
-    routing,
 )
 from memplan_server.simulate.recorder import Recorder, Recording
 from memplan_server.timeline import Category, Int64, Module, Phase, Timeline, UInt8
@@ -96,7 +94,7 @@ def execute(
     autocast.on_weight_cast(lambda copy: recorder.mark([copy], Category.AUTOCAST_COPY))
     with (
         _collected_by_step(),
-        libraries.unaware_of_fake_tensors(),
+        hardware.as_on_hardware(),
         flash.stands_in(),
         placing.restored(built.module),
         recorder,

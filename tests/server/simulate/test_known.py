@@ -10,13 +10,13 @@ import torch
 from jobs import catalog_job, mnist
 from torch import nn
 
+from memplan.fakes.routing import CHOICES, route
 from memplan.types import Assumptions, DataType, InputTensor, Padding, Precision, Routing
 from memplan_server import models
 from memplan_server.errors import InvalidJob
 from memplan_server.models import BuiltModel
 from memplan_server.simulate import trace as tracing
 from memplan_server.simulate import worker
-from memplan_server.simulate.routing import CHOICES, route
 from memplan_server.timeline import Timeline
 
 SMALL = {

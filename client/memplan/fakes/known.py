@@ -22,9 +22,17 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from memplan_server.simulate import routing
+from memplan.fakes import routing
 
-__all__ = ["Known", "follow", "known_of", "state", "value_of"]
+__all__ = ["CONDITIONS", "NUMBERS", "Known", "follow", "known_of", "state", "value_of"]
+
+CONDITIONS = {
+    truth: f"conditions read from tensors (`mask.all()`, `bool(tensor)`) are {said}"
+    for truth, said in ((True, "true"), (False, "false (conditions_are_false)"))
+}
+"""What is said where the value of a condition is not known, by what it is taken to be."""
+NUMBERS = "numbers read from tensors (`tensor.item()`) are 1"
+"""What is said where the value of a number is not known."""
 
 _MOST_ELEMENTS = 1 << 26
 """Larger tensors are not followed: their values would take too much memory here."""
