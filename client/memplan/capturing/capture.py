@@ -12,12 +12,11 @@ from torch import nn
 
 from memplan.capturing import merging
 from memplan.capturing.batches import Batch, BatchDim
-from memplan.capturing.exporting import export
+from memplan.capturing.exporting import export, new_mode
 from memplan.capturing.holdings import Held, holdings
 from memplan.capturing.optimizers import groups_of
 from memplan.capturing.sizes import BATCH_SIZE
 from memplan.capturing.swapping import random_state_kept, swapped
-from memplan.capturing.values import Mode
 from memplan.capturing.wrapping import LossFunction, Returned, Step
 from memplan.capturing.writing import UnreadableSizeError, Written, write
 from memplan.errors import CaptureError
@@ -100,9 +99,8 @@ class _Capturing:
         return _graph(name, self._batch, held, written, self._step.returned)
 
     def _exported(self, batch_size: int, *, dynamic: bool) -> tuple[Written, Held]:
-        assume, held = self._step.returned.assume, copy.deepcopy(self._held)
+        mode, held = new_mode(), copy.deepcopy(self._held)
         self._step.returned.assumptions.clear()  # those of an attempt before
-        mode = Mode(assume, follows=not dynamic)
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
             with mode:

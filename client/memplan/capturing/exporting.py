@@ -12,15 +12,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from memplan.capturing.batches import Batch
 from memplan.capturing.lives import lives_noted
 from memplan.capturing.pretending import as_in_training
+from memplan.capturing.values import followed
 from memplan.capturing.wrapping import Step
 from memplan.errors import CaptureError
 
-__all__ = ["export"]
+__all__ = ["export", "new_mode"]
 
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parent)
@@ -51,6 +54,11 @@ _REMEDIES = (
 )
 
 
+def new_mode() -> FakeTensorMode:
+    """Within, tensors have shapes and no data."""
+    return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+
+
 def export(
     step: Step,
     batch: Batch,
@@ -72,7 +80,8 @@ def export(
     )
     try:
         pretending = as_in_training(step.returned.assume, conditions=conditions)
-        with _quiet(), lives_noted(), pretending:
+        values = contextlib.nullcontext() if dynamic else followed(step.returned.assume)
+        with _quiet(), lives_noted(), pretending, values:
             return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=False)
     except CaptureError as error:
         if error.location:

@@ -5,31 +5,40 @@ Values depend on the batch size, so they are followed only while it is a number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from torch._export import non_strict_utils
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from memplan.fakes import known, masks
+from memplan.fakes.hardware import replaced
 
-__all__ = ["Mode"]
+__all__ = ["followed"]
 
 _BY_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 
-class Mode(FakeTensorMode):
-    """Within, tensors have shapes and no data; `assume` is told what known values rest on."""
+@contextlib.contextmanager
+def followed(assume: Callable[[str], None]) -> Iterator[None]:
+    """Values are followed by torch.export inside; `assume` is told what they rest on."""
+    with replaced(non_strict_utils, "FakeTensorMode", functools.partial(_Mode, assume)):
+        yield
 
-    def __init__(self, assume: Callable[[str], None], *, follows: bool) -> None:
-        super().__init__(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+
+class _Mode(FakeTensorMode):
+    """Within, tensors have shapes and no data."""
+
+    def __init__(self, assume: Callable[[str], None], **options: Any) -> None:
+        super().__init__(**options)
         self.assume = assume
-        self._follows = follows
         self._depth = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._depth or not self._follows:
+        if self._depth:
             return super().__torch_dispatch__(func, types, args, kwargs)
         self._depth += 1
         try:
@@ -50,11 +59,8 @@ class Mode(FakeTensorMode):
         found = known.result_of(func, args, kwargs)
         if found is None:
             return None
-        result, assumptions = found
-        self._state(assumptions)
-        if not isinstance(result, torch.Tensor):
-            return result
-        return self.execute(torch.ops.aten.new_empty.default, args[0], tuple(result.shape))
+        self._state(found[1])
+        return masks.made(self, args[0], *found)
 
     def values_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor's values, if they are known; what they rest on is stated."""

@@ -8,14 +8,14 @@ aten/src/ATen/native/IndexingUtils.h.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from memplan.fakes import known
 
-__all__ = ["KERNELS", "Executor", "all_known"]
+__all__ = ["KERNELS", "Executor", "all_known", "made"]
 
 
 class Executor(Protocol):
@@ -42,6 +42,20 @@ def all_known(args: Sequence[Any]) -> bool:
     flat = [a for arg in args for a in (arg if isinstance(arg, (list, tuple)) else (arg,))]
     masks = [a for a in flat if isinstance(a, torch.Tensor) and a.dtype in _MASKS]
     return all(known.value_of(mask) is not None for mask in masks)
+
+
+def made(
+    executor: Executor, like: torch.Tensor, result: Any, assumptions: Iterable[str] = ()
+) -> Any:
+    """What an operator that was worked out gives, without data but known; numbers as they are."""
+    if isinstance(result, (tuple, list)):
+        return type(result)(made(executor, like, part, assumptions) for part in result)
+    if not isinstance(result, torch.Tensor):
+        return result
+    size, dtype = tuple(result.shape), result.dtype
+    out: torch.Tensor = executor.execute(_ATEN.new_empty.default, like, size, dtype=dtype)
+    known.state(out, result, assumptions)
+    return out
 
 
 def _nonzero(executor: Executor, mask: torch.Tensor) -> torch.Tensor:

@@ -128,15 +128,9 @@ class Recorder(FakeTensorMode):
         found = known.result_of(func, args, kwargs)
         if found is None:
             raise
-        result, assumptions = found
-        for sentence in assumptions:
+        for sentence in found[1]:
             self.assume(sentence)
-        if not isinstance(result, torch.Tensor):
-            return result
-        size, dtype = tuple(result.shape), result.dtype
-        made = self.execute(_ATEN.new_empty.default, args[0], size, dtype=dtype)
-        known.state(made, result, assumptions)
-        return made
+        return masks.made(self, args[0], *found)
 
     def values_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor's values, if they are known; what they rest on is stated in the answer."""
