@@ -34,7 +34,7 @@ CONDITIONS = {
 NUMBERS = "numbers read from tensors (`tensor.item()`) are 1"
 """What is said where the value of a number is not known."""
 
-_MOST_ELEMENTS = 1 << 26
+_MOST_BYTES = 1 << 29
 """Larger tensors are not followed: their values would take too much memory here."""
 _ATTRIBUTE = "_memplan_known"
 _ATEN = torch.ops.aten
@@ -152,7 +152,7 @@ def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Kno
     if func in _CHANCE and out.numel() == 1:
         made = functools.partial(_filled, out.shape, 0.5, out.dtype)
         return Known(made, frozenset([_ASSUMED_CHANCE]))
-    if not inputs or _UNCERTAIN in func.tags:
+    if _UNCERTAIN in func.tags or not (inputs or _is_constant(func, args)):
         return None
     if all(known_of(t) is not None for t in inputs):
         make = functools.partial(_execute, func, _held(args), _held(kwargs))
@@ -191,7 +191,7 @@ def _writes(func: Any) -> tuple[int, ...]:
 
 
 def _note(tensor: FakeTensor, known: Known) -> None:
-    if tensor.numel() <= _MOST_ELEMENTS:
+    if tensor.numel() * tensor.element_size() <= _MOST_BYTES:
         setattr(tensor, _ATTRIBUTE, known)
     else:
         _forget(tensor)
@@ -216,6 +216,13 @@ def _tensors(value: Any) -> Iterator[Any]:
             yield from _tensors(item)
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
+
+
+def _is_constant(func: Any, args: Any) -> bool:
+    """Whether the result follows from numbers alone, as that of `torch.div(512, 64)` does."""
+    return not func.__name__.startswith("empty") and not any(
+        isinstance(argument, torch.Tensor) and argument.is_meta for argument in args
+    )
 
 
 def _held(value: Any) -> Any:

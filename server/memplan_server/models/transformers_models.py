@@ -23,6 +23,7 @@ from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import (
     libraries,
     transformers_config,
+    transformers_defaults,
     transformers_file,
     transformers_inputs,
 )
@@ -74,6 +75,7 @@ def explain_missing(model: CatalogModel, name: str) -> None:
 def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     """The model type called `name` with its head. Raises `InvalidJob`."""
     config, architecture, assumptions = _configured(model, name)
+    assumptions += transformers_defaults.complete(config, model.name)
     task = _task(model, name, config, architecture)
     whole = transformers_file.is_whole(model.config)
     assumptions += _settle(config, task, {} if whole else model.config)

@@ -221,7 +221,7 @@ def _assemble(
         traced_batch_sizes=BATCH_SIZES if affine else (done.batch_size,),
         traits=_traits(recording.operators, built.module),
         kernel_classes=attention.same_choices(),
-        assumptions=(*built.assumptions, *recording.assumptions),
+        assumptions=tuple(dict.fromkeys((*built.assumptions, *recording.assumptions))),
     )
 
 
