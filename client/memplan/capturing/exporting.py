@@ -19,9 +19,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from memplan.capturing.batches import Batch
 from memplan.capturing.lives import lives_noted
 from memplan.capturing.pretending import as_in_training
-from memplan.capturing.values import followed
 from memplan.capturing.wrapping import Step
 from memplan.errors import CaptureError
+from memplan.fakes.modes import followed
 
 __all__ = ["export", "new_mode"]
 

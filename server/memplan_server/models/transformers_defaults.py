@@ -15,6 +15,7 @@ __all__ = [
     "INDICES",
     "LEFT_OPEN",
     "complete",
+    "fit_vision",
     "holds_indices",
     "image_shape",
     "learned_positions",
@@ -46,6 +47,7 @@ _POSITIONS = (
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "position_embedding")
 """Names of modules that are tables of learned positions."""
 
+
 def _mostly_convolutions(config: Any) -> list[str]:
     """As in LFM2-8B-A1B: about a quarter of the layers attend."""
     return ["full_attention" if i % 4 == 2 else "conv" for i in range(config.num_hidden_layers)]
@@ -58,6 +60,10 @@ LEFT_OPEN: Mapping[str, Mapping[str, Any]] = {
 }
 """By model type: fields that transformers' defaults leave open though the model needs them, and
 what its published models have there, as a value or a function of the configuration."""
+
+_VISION_WIDTHS = {"paligemma": "projection_dim"}
+"""The field of the vision part's configuration with the width of its vectors, where it is not
+`out_hidden_size`."""
 
 _NOT_TEXT = ("vision", "visual", "image")
 """Parts of the names of modules whose positions are not those of text."""
@@ -73,6 +79,20 @@ def complete(config: Any, model: str) -> tuple[str, ...]:
             shown = "that of published models" if isinstance(value, list) else value
             said.append(f"{name} is {shown}: the configuration of {model} leaves it open")
     return tuple(said)
+
+
+def fit_vision(config: Any) -> tuple[str, ...]:
+    """Make image vectors as wide as the text's, which transformers' defaults do not always do;
+    what was assumed."""
+    vision, text = getattr(config, "vision_config", None), _text(config)
+    field = _VISION_WIDTHS.get(config.model_type, "out_hidden_size")
+    given, wanted = getattr(vision, field, None), getattr(text, "hidden_size", None)
+    if text is config or None in (given, wanted) or given == wanted:
+        return ()
+    setattr(vision, field, wanted)
+    return (
+        f"{field} of the vision part is {wanted}, the width of the text; its default does not fit",
+    )
 
 
 def holds_indices(name: str) -> bool:

@@ -13,15 +13,16 @@ without data. Three ways of giving images are known:
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memplan.fakes import hardware
+from memplan.fakes.modes import Mode
 from memplan.types import DataType, InputTensor, TrainingJob
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import transformers_config
@@ -36,6 +37,7 @@ GRID = "image_grid_thw"
 _GRID_SIZE = 448
 TYPES = ("token_type_ids", "mm_token_type_ids")
 """Inputs that are 1 where an image's token is, else 0."""
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _SAID = "each image stands in the text as a run of placeholder tokens"
 
 
@@ -152,6 +154,18 @@ def _vectors(module: nn.Module, shape: Any) -> tuple[int, bool]:
     if features is None:
         said = "What an image turns into is not known; the model is left out."
         raise InvalidJob(Violation("job.model.catalog.task", said))
+    wanted = [
+        name
+        for name, parameter in inspect.signature(features).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind in _NAMED
+    ]
+    if wanted != ["pixel_values"]:
+        further = ", ".join(name for name in wanted if name != "pixel_values")
+        said = (
+            f"It describes an image by more than its pixels ({further}); such models are left out. "
+            "Capture the module with its inputs, and plan the capture."
+        )
+        raise InvalidJob(Violation("job.model.catalog.task", said))
     try:
         return _count(features, (1, *shape), module), True
     except Exception as error:
@@ -161,9 +175,13 @@ def _vectors(module: nn.Module, shape: Any) -> tuple[int, bool]:
         raise InvalidJob(Violation("job.model.catalog.task", said)) from error
 
 
+def _unsaid(sentence: str) -> None:
+    """The count depends on shapes alone; the execution states what it assumes."""
+
+
 def _count(features: Callable[..., Any], shape: tuple[int, ...], module: nn.Module) -> int:
     device = next(module.parameters()).device
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = Mode(_unsaid, selects_all=True, allow_non_fake_inputs=True)
     with mode, torch.no_grad(), hardware.as_on_hardware():
         made = features(pixel_values=torch.empty(shape, device=device))
     width = module.get_input_embeddings().weight.shape[1]  # type: ignore[operator]

@@ -78,6 +78,8 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     assumptions += transformers_defaults.complete(config, model.name)
     task = _task(model, name, config, architecture)
     whole = transformers_file.is_whole(model.config)
+    if not whole:
+        assumptions += transformers_defaults.fit_vision(config)
     assumptions += _settle(config, task, {} if whole else model.config)
     implementations = _implementations(model.config)
     at = f"{FIELD}.config" if model.config else f"{FIELD}.name"

@@ -1,6 +1,9 @@
-"""Fake tensors of a capture whose values are known where they follow from constants and routing.
+"""A fake tensor mode that follows the values that are known.
 
-Values depend on the batch size, so they are followed only while it is a number.
+    with Mode(assume, selects_all=True):
+        ...
+
+Values depend on the batch size, so captures follow them only while it is a number.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from memplan.fakes import known, masks
 from memplan.fakes.hardware import replaced
 
-__all__ = ["followed"]
+__all__ = ["Mode", "followed"]
 
 _BY_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
@@ -25,15 +28,21 @@ _BY_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 @contextlib.contextmanager
 def followed(assume: Callable[[str], None]) -> Iterator[None]:
     """Values are followed by torch.export inside; `assume` is told what they rest on."""
-    with replaced(non_strict_utils, "FakeTensorMode", functools.partial(_Mode, assume)):
+    with replaced(non_strict_utils, "FakeTensorMode", functools.partial(Mode, assume)):
         yield
 
 
-class _Mode(FakeTensorMode):
-    """Within, tensors have shapes and no data."""
+class Mode(FakeTensorMode):
+    """Within, tensors have shapes and no data; `assume` is told what known values rest on.
 
-    def __init__(self, assume: Callable[[str], None], **options: Any) -> None:
+    selects_all: masks that are not known select every element.
+    """
+
+    def __init__(
+        self, assume: Callable[[str], None], *, selects_all: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
+        self._selects_all = selects_all
         self.assume = assume
         self._depth = 0
 
@@ -54,7 +63,7 @@ class _Mode(FakeTensorMode):
         """The result of an operator that depends on values, where those are known; else None."""
         if not any(tag in func.tags for tag in _BY_VALUES):
             return None
-        if func in masks.KERNELS and masks.all_known(args):
+        if func in masks.KERNELS and (self._selects_all or masks.all_known(args)):
             return masks.KERNELS[func](self, *args, **kwargs)
         found = known.result_of(func, args, kwargs)
         if found is None:
