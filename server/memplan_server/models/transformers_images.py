@@ -12,7 +12,6 @@ without data. Three ways of giving images are known:
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -169,10 +168,14 @@ def _vectors(module: nn.Module, shape: Any) -> tuple[int, bool]:
     try:
         return _count(features, (1, *shape), module), True
     except Exception as error:
-        with contextlib.suppress(Exception):
+        try:
             return _count(features, (1, 1, *shape), module), False
-        said = f"What an image turns into cannot be found out: {first_line(error)}"
-        raise InvalidJob(Violation("job.model.catalog.task", said)) from error
+        except Exception as other:
+            said = (
+                f"What an image of {spoken_shape(shape)} turns into cannot be found out: "
+                f"{first_line(error)}; or {first_line(other)}"
+            )
+            raise InvalidJob(Violation("job.model.catalog.task", said)) from other
 
 
 def _unsaid(sentence: str) -> None:
