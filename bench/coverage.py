@@ -5,9 +5,10 @@
 
 Every model is built with its defaults and its training step is simulated (SGD, fp32, on an A100). A
 number after a library takes a sample: of the sorted list of N names those at positions
-floor(i * N / number), i = 0, 1, ...; --offset takes those so many places further on. One worker process at low priority; a model that takes longer
-than the time limit or kills the worker counts as failed. Models that already have an estimate in
-the results file are not run again, so a run can be continued.
+floor(i * N / number), i = 0, 1, ...; --offset takes those so many places further on. One worker
+process at low priority; a model that takes longer than the time limit or kills the worker counts as
+failed. Models that already have an estimate in the results file are not run again, so a run can be
+continued.
 """
 
 from __future__ import annotations

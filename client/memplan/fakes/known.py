@@ -168,13 +168,14 @@ def _follow_write(
     """A tensor written to in place: its new values where all is known, else nothing any more."""
     target: Any = args[0] if writes == (0,) and args else None
     sources = [t for t in inputs if t is not target] if func is _ATEN.copy_.default else inputs
-    plain = isinstance(target, FakeTensor) and not target._is_view()
-    if plain and sources and all(known_of(t) is not None for t in sources):
+    if isinstance(target, FakeTensor) and sources and all(known_of(t) is not None for t in sources):
         held = _held(args)
         if func is _ATEN.copy_.default:
             held = (Known(functools.partial(_filled, target.shape, 0, target.dtype)), *held[1:])
         make = functools.partial(_execute_on_copy, func, held, _held(kwargs))
         _note(target, Known(make, _all_assumptions(sources)))
+        if target._is_view() and target._base is not None:
+            _forget(target._base)
         return
     for index in writes:
         for written in _tensors(args[index] if index < len(args) else kwargs):

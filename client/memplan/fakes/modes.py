@@ -1,6 +1,6 @@
 """A fake tensor mode that follows the values that are known.
 
-    with Mode(assume, selects_all=True):
+    with Mode(assume, decides=True):
         ...
 
 Values depend on the batch size, so captures follow them only while it is a number.
@@ -35,14 +35,14 @@ def followed(assume: Callable[[str], None]) -> Iterator[None]:
 class Mode(FakeTensorMode):
     """Within, tensors have shapes and no data; `assume` is told what known values rest on.
 
-    selects_all: masks that are not known select every element.
+    decides: masks that are not known select every element, conditions are true, numbers 1.
     """
 
     def __init__(
-        self, assume: Callable[[str], None], *, selects_all: bool = False, **options: Any
+        self, assume: Callable[[str], None], *, decides: bool = False, **options: Any
     ) -> None:
         super().__init__(**options)
-        self._selects_all = selects_all
+        self._decides = decides
         self.assume = assume
         self._depth = 0
 
@@ -63,11 +63,12 @@ class Mode(FakeTensorMode):
         """The result of an operator that depends on values, where those are known; else None."""
         if not any(tag in func.tags for tag in _BY_VALUES):
             return None
-        if func in masks.KERNELS and (self._selects_all or masks.all_known(args)):
+        if func in masks.KERNELS and (self._decides or masks.all_known(args)):
             return masks.KERNELS[func](self, *args, **kwargs)
         found = known.result_of(func, args, kwargs)
         if found is None:
-            return None
+            unknown = self._decides and func is torch.ops.aten._local_scalar_dense.default
+            return torch.ones((), dtype=args[0].dtype).item() if unknown else None
         self._state(found[1])
         return masks.made(self, args[0], *found)
 

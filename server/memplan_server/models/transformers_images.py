@@ -153,18 +153,7 @@ def _vectors(module: nn.Module, shape: Any) -> tuple[int, bool]:
     if features is None:
         said = "What an image turns into is not known; the model is left out."
         raise InvalidJob(Violation("job.model.catalog.task", said))
-    wanted = [
-        name
-        for name, parameter in inspect.signature(features).parameters.items()
-        if parameter.default is parameter.empty and parameter.kind in _NAMED
-    ]
-    if wanted != ["pixel_values"]:
-        further = ", ".join(name for name in wanted if name != "pixel_values")
-        said = (
-            f"It describes an image by more than its pixels ({further}); such models are left out. "
-            "Capture the module with its inputs, and plan the capture."
-        )
-        raise InvalidJob(Violation("job.model.catalog.task", said))
+    _refuse_further(features)
     try:
         return _count(features, (1, *shape), module), True
     except Exception as error:
@@ -182,9 +171,25 @@ def _unsaid(sentence: str) -> None:
     """The count depends on shapes alone; the execution states what it assumes."""
 
 
+def _refuse_further(features: Callable[..., Any]) -> None:
+    """Images must be described by their pixels alone."""
+    wanted = [
+        name
+        for name, parameter in inspect.signature(features).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind in _NAMED
+    ]
+    if wanted != ["pixel_values"]:
+        further = ", ".join(name for name in wanted if name != "pixel_values")
+        said = (
+            f"It describes an image by more than its pixels ({further}); such models are left out. "
+            "Capture the module with its inputs, and plan the capture."
+        )
+        raise InvalidJob(Violation("job.model.catalog.task", said))
+
+
 def _count(features: Callable[..., Any], shape: tuple[int, ...], module: nn.Module) -> int:
     device = next(module.parameters()).device
-    mode = Mode(_unsaid, selects_all=True, allow_non_fake_inputs=True)
+    mode = Mode(_unsaid, decides=True, allow_non_fake_inputs=True)
     with mode, torch.no_grad(), hardware.as_on_hardware():
         made = features(pixel_values=torch.empty(shape, device=device))
     width = module.get_input_embeddings().weight.shape[1]  # type: ignore[operator]

@@ -11,7 +11,7 @@ from jobs import catalog_job, mnist
 from torch import nn
 
 from memplan.fakes.routing import CHOICES, route
-from memplan.types import Assumptions, DataType, InputTensor, Padding, Precision, Routing
+from memplan.types import Assumptions, DataType, InputTensor, Loss, Padding, Precision, Routing
 from memplan_server import models
 from memplan_server.errors import InvalidJob
 from memplan_server.models import BuiltModel
@@ -171,6 +171,41 @@ def test_unknown_conditions_are_what_the_job_says(
     (sentence,) = timeline.assumptions
     assert said in sentence
     assert ("conditions_are_false" in sentence) == are_false
+
+
+class _Sliding(nn.Module):
+    """Sizes by `torch.div` of numbers, and a mask written to through a view, as Longformer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros((2, x.shape[0], 10), device=x.device)[0]
+        mask[mask == 0] = 3.0
+        chunks = int(torch.div(10, 5, rounding_mode="trunc"))
+        assert chunks == 2
+        out: torch.Tensor = self.linear(x.flatten(1)).view(x.shape[0], chunks, 5)
+        return out if (mask > 2).all() else self.linear(x)
+
+
+def test_views_and_numbers_are_followed() -> None:
+    with torch.device("meta"):
+        image = InputTensor(shape=(1, 28, 28), dtype=DataType.FLOAT32)
+        built = BuiltModel(module=_Sliding(), inputs=(image,))
+    timeline = tracing.trace_affine(replace(mnist(), loss=Loss.MEAN), built, AMPERE)
+    assert timeline is not None
+    assert timeline.assumptions == ()
+
+
+def test_switch_transformers_has_sparse_layers() -> None:
+    config = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_heads": 4, "num_layers": 2}
+    config |= {"num_decoder_layers": 2, "num_experts": 8, "vocab_size": 512}
+    config |= {"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
+    timeline = traced("transformers/switch_transformers", config, precision=Precision.BF16)
+    assert timeline.affine
+    assert any("experts.expert_7" in module.path for module in timeline.modules)
+    assert any("routing: balanced" in said for said in timeline.assumptions)
 
 
 @pytest.mark.parametrize("padding", [Padding.NONE, Padding.PADDED, Padding.PACKED])
