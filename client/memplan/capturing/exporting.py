@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from memplan import fakes
 from memplan.capturing.batches import Batch
 from memplan.capturing.lives import lives_noted
 from memplan.capturing.pretending import as_in_training
@@ -26,7 +27,7 @@ from memplan.fakes.modes import followed
 __all__ = ["export", "new_mode"]
 
 _TORCH = str(Path(torch.__file__).parent)
-_OURS = str(Path(__file__).parent)
+_OURS = tuple(str(Path(file).parent) for file in (__file__, fakes.__file__))
 _VALUE = re.compile(r"data-dependent|Could not guard on|unbacked|_local_scalar_dense|u\d+ \(")
 _REMEDIES = (
     (
@@ -122,7 +123,7 @@ def _location(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_TORCH, _OURS, "<"))
+        if not frame.filename.startswith((_TORCH, *_OURS, "<"))
         and "/contextlib.py" not in frame.filename
     ]
     if not frames:

@@ -81,6 +81,7 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     if not whole:
         assumptions += transformers_defaults.fit_vision(config)
     assumptions += _settle(config, task, {} if whole else model.config)
+    config.architectures = [architecture] if architecture else []  # which of a task's classes
     implementations = _implementations(model.config)
     at = f"{FIELD}.config" if model.config else f"{FIELD}.name"
     with construction(at), _without_looking_for_flash_attn():

@@ -313,6 +313,11 @@ def test_what_transformers_leaves_open_is_filled_in(
     assert any(sentence.startswith(said) for sentence in built.assumptions)
 
 
+def test_a_task_with_several_classes_takes_the_first() -> None:
+    built = build(named("transformers/deit", config={"num_hidden_layers": 1}))
+    assert type(built.module).__name__ == "DeiTForImageClassification"
+
+
 def test_what_is_given_is_not_filled_in() -> None:
     config = {"num_hidden_layers": 2, "num_experts_per_tok": 2}
     built = build(named("transformers/deepseek_v2", config=config))
