@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memplan import fakes
+import memplan.fakes
 from memplan.types import GpuType, TrainingJob
 from memplan_server.caches import LruCache
 from memplan_server.calls import Call
@@ -39,7 +39,7 @@ __all__ = ["CallTimelines", "TimelineCache", "estimation_version", "simulation_v
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers")
-FAKES = Path(fakes.__file__).parent
+FAKES = Path(memplan.fakes.__file__).parent
 SIMULATION_CODE = ("gpus/libraries.py", "models", "simulate", "timeline.py", "training")
 REPLAY_CODE = (
     "allocator",

@@ -16,18 +16,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from memplan import fakes
 from memplan.capturing.batches import Batch
 from memplan.capturing.lives import lives_noted
 from memplan.capturing.pretending import as_in_training
 from memplan.capturing.wrapping import Step
 from memplan.errors import CaptureError
-from memplan.fakes.modes import followed
+from memplan.fakes import modes
 
 __all__ = ["export", "new_mode"]
 
 _TORCH = str(Path(torch.__file__).parent)
-_OURS = tuple(str(Path(file).parent) for file in (__file__, fakes.__file__))
+_OURS = tuple(str(Path(file).parent) for file in (__file__, modes.__file__))
 _VALUE = re.compile(r"data-dependent|Could not guard on|unbacked|_local_scalar_dense|u\d+ \(")
 _REMEDIES = (
     (
@@ -81,7 +80,7 @@ def export(
     )
     try:
         pretending = as_in_training(step.returned.assume, conditions=conditions)
-        values = contextlib.nullcontext() if dynamic else followed(step.returned.assume)
+        values = contextlib.nullcontext() if dynamic else modes.followed(step.returned.assume)
         with _quiet(), lives_noted(), pretending, values:
             return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=False)
     except CaptureError as error:
