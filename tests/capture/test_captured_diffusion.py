@@ -11,7 +11,7 @@ from diffusion import CONDITIONED, SMALL, STABLE_DIFFUSION_1_5
 from tracing import peaks, traced
 
 import memplan
-from memplan.capturing.capture import LARGER_BATCHES
+from memplan.capturing.modules import LARGER_BATCHES
 from memplan.types import InputTensor, Loss, Model, Optimizer, OptimizerType, TrainingJob
 from memplan_server import models
 from memplan_server.jobs import normalize

@@ -18,16 +18,17 @@ from tracing import traced
 
 import memplan
 from memplan.capturing.accepting import COMPILED, ONE_GPU
-from memplan.capturing.capture import LARGER_BATCHES
-from memplan.capturing.pretending import CHECKPOINTS, CONDITIONS, FUNCTIONS
+from memplan.capturing.modules import LARGER_BATCHES
+from memplan.capturing.pretending import CHECKPOINTS, FUNCTIONS
 from memplan.capturing.wrapping import SUMMED
+from memplan.fakes.known import CONDITIONS
 from memplan_server.validation import violations_of
 
 STATED = {
     "a custom autograd function": FUNCTIONS,
     "checkpointing": CHECKPOINTS,
     "reentrant checkpointing": CHECKPOINTS,
-    "a condition on values": CONDITIONS,
+    "a condition on values": CONDITIONS[True],
     "another way for large batches": LARGER_BATCHES.format(63),
     "a loop over samples": "the model computes something else at other batch sizes: the graph "
     "holds for 8 only, and other batch sizes cannot be searched",
@@ -62,6 +63,20 @@ def test_module(name: str) -> None:
     assert job.model.graph is not None
     stated |= set() if name in OWN_LOSS else {SUMMED}
     assert set(job.model.graph.assumptions) == stated
+
+
+def test_conditions_are_taken_to_be_what_is_said() -> None:
+    module, x = MODULES["a condition on values"], example("a condition on values")
+    optimizer = torch.optim.SGD(module.parameters())
+    assumptions = memplan.Assumptions(conditions_are_false=True)
+    true = memplan.capture_job(module, x, optimizer)
+    false = memplan.capture_job(module, x, optimizer, assumptions=assumptions)
+    assert true.model.graph is not None
+    assert false.model.graph is not None
+    assert "aten.neg.default" not in true.model.graph.operators
+    assert "aten.neg.default" in false.model.graph.operators
+    assert CONDITIONS[False] in false.model.graph.assumptions
+    assert false.assumptions.conditions_are_false
 
 
 @pytest.mark.parametrize("name", FAILURES)

@@ -28,6 +28,13 @@ def reads_values():
     width = nn.Linear(2, 2).weight.numel() + int(__import__('torch').ones(1).item())
     return nn.Linear(8, width)
 
+class Conditional(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) if (x > 0).all() else super().forward(-x)
+
+def conditional():
+    return Conditional(8, 2)
+
 def fails():
     raise KeyError('vocabulary')
 
@@ -105,6 +112,15 @@ def test_a_function_of_a_file(run: Any, planner: FakePlanner) -> None:
     assert not request.job.inputs
     assert request.job.model.graph.modules[1].type == "Conv2d"
     assert b"a line of code" not in to_proto(request).SerializeToString()
+
+
+@pytest.mark.parametrize("option", ["", "--conditions-are-false"])
+def test_conditions_are_what_the_option_says(run: Any, planner: FakePlanner, option: str) -> None:
+    result = run("train.py:conditional", "--input", "8", *filter(None, [option]))
+    assert result.exit_code == 0, result.output
+    (request,) = planner.requests
+    assert request.job.assumptions.conditions_are_false == bool(option)
+    assert ("aten.neg.default" in request.job.model.graph.operators) == bool(option)
 
 
 def test_a_function_that_reads_values(run: Any, planner: FakePlanner) -> None:

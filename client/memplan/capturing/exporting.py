@@ -20,6 +20,7 @@ from memplan.capturing.locating import line_of_error, module_of_error
 from memplan.capturing.pretending import as_in_training
 from memplan.capturing.wrapping import Step
 from memplan.errors import CaptureError
+from memplan.fakes import modes
 
 __all__ = ["export", "new_mode"]
 
@@ -61,8 +62,10 @@ def export(
     tensors: Sequence[torch.Tensor],
     *,
     dynamic: bool,
+    conditions: bool,
 ) -> ExportedProgram:
-    """The step's operators. `dynamic`: for every batch size.
+    """The step's operators. `dynamic`: for every batch size; `conditions`: what those read from
+    tensors are taken to be.
 
     Not strictly: the code is run, and everything is seen that it does in training.
 
@@ -73,7 +76,9 @@ def export(
         for sizes in (list(enumerate(t.shape)) for t in batch.tensors)
     )
     try:
-        with _quiet(), lives_noted(), _uncompiled(), as_in_training(step.returned.assume):
+        pretending = as_in_training(step.returned.assume, conditions=conditions)
+        values = contextlib.nullcontext() if dynamic else modes.followed(step.returned.assume)
+        with _quiet(), lives_noted(), _uncompiled(), pretending, values:
             return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=False)
     except CaptureError as error:
         if error.location:

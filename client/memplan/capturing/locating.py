@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
+import memplan.fakes
+
 __all__ = ["line_of", "line_of_error", "module_of_error"]
 
 _TORCH = str(Path(torch.__file__).parent)
-_OURS = str(Path(__file__).parent)
+_OURS = tuple(str(Path(file).parent) for file in (__file__, memplan.fakes.__file__))
 
 
 def line_of_error(error: BaseException) -> str:
@@ -20,7 +22,7 @@ def line_of_error(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_TORCH, _OURS, "<"))
+        if not frame.filename.startswith((_TORCH, *_OURS, "<"))
         and "/contextlib.py" not in frame.filename
     ]
     if not frames:
@@ -40,7 +42,7 @@ def module_of_error(error: BaseException, module: nn.Module) -> str:
 
 
 def _is_inner(line: str) -> bool:
-    return _TORCH in line or _OURS in line
+    return any(ours in line for ours in (_TORCH, *_OURS))
 
 
 def line_of(node: fx.Node) -> str:

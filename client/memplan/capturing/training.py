@@ -10,13 +10,14 @@ from torch import nn
 
 from memplan.capturing.accepting import accepted
 from memplan.capturing.batches import BatchDim
-from memplan.capturing.capture import captured
 from memplan.capturing.holdings import floating_type
+from memplan.capturing.modules import captured
 from memplan.capturing.optimizers import describe_optimizer, strangers
 from memplan.capturing.wrapping import LossFunction
 from memplan.errors import CaptureError
 from memplan.types import (
     AllocatorSettings,
+    Assumptions,
     Loss,
     Model,
     Optimizer,
@@ -41,6 +42,7 @@ def capture_job(
     targets: Any = (),
     batch_dim: BatchDim = 0,
     batch_size: int | None = None,
+    assumptions: Assumptions | None = None,
     micro_batch_size: int = 0,
     precision: Precision = Precision.UNSPECIFIED,
     loop: TrainingLoop | None = None,
@@ -75,6 +77,7 @@ def capture_job(
         targets=targets,
         batch_dim=batch_dim,
         batch_size=batch_size,
+        assumptions=assumptions,
         optimizer=real,
         autocast=precision in _AUTOCAST,
     )
@@ -85,6 +88,7 @@ def capture_job(
         precision=precision,
         loop=loop or TrainingLoop(),
         allocator=allocator or AllocatorSettings(),
+        assumptions=assumptions or Assumptions(),
         micro_batch_size=micro_batch_size or samples,
         cudnn_benchmark=torch.backends.cudnn.benchmark,
     )

@@ -37,6 +37,7 @@ ARGUMENTS = (
     "batch_size",
     "precision",
     "state_count",
+    "assumptions",
 )
 """What the function may return, by name."""
 _FACTORY = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)")

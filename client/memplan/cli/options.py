@@ -217,6 +217,10 @@ _JOB: list[Decorator[Any]] = [
     _member("routing", Routing, f"Of tokens to experts: {_choices(Routing)}. Default: balanced."),
     _number("images-per-sample", int, "N", "Images beside the text of a sample. Default: 1."),
     _number("boxes-per-image", int, "N", "Objects in an image, for detection. Default: 8."),
+    _flag(
+        "conditions-are-false",
+        "Conditions on values that are not known (`if mask.all():`). Default: they are true.",
+    ),
     click.option("--dry-run", is_flag=True, help="Print the job file for this and do nothing."),
 ]
 

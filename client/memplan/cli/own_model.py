@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from memplan.cli import factory
-from memplan.types import Loss, Optimizer, OptimizerType, Precision, TrainingJob
+from memplan.types import Assumptions, Loss, Optimizer, OptimizerType, Precision, TrainingJob
 
 __all__ = ["captured"]
 
@@ -48,6 +48,8 @@ def captured(model: str, job: TrainingJob) -> TrainingJob:
         loss=made.loss,
         optimizer=made.optimizer,
         precision=made.precision,
+        assumptions=made.assumptions,
+        cudnn_benchmark=job.cudnn_benchmark or made.cudnn_benchmark,
         micro_batch_size=job.micro_batch_size or made.micro_batch_size,
     )
 
@@ -62,6 +64,8 @@ def _of_options(job: TrainingJob, *, optimizer_given: bool) -> Mapping[str, Any]
         found["loss"] = None if job.loss is Loss.MODEL else job.loss
     if job.precision is not Precision.UNSPECIFIED:
         found["precision"] = job.precision
+    if job.assumptions != Assumptions():
+        found["assumptions"] = job.assumptions
     if job.optimizer != Optimizer():
         if optimizer_given and job.optimizer.type is OptimizerType.UNSPECIFIED:
             raise click.UsageError(

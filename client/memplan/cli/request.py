@@ -45,6 +45,7 @@ _FIELDS = {
     "routing": "job.assumptions.routing",
     "images_per_sample": "job.assumptions.images_per_sample",
     "boxes_per_image": "job.assumptions.boxes_per_image",
+    "conditions_are_false": "job.assumptions.conditions_are_false",
     "gpus": "gpus",
     "headroom": "headroom_fraction",
     "confidence": "confidence",

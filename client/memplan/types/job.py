@@ -284,6 +284,9 @@ class Assumptions:
     boxes_per_image: int = 0
     """Objects in each image that an object detection model is trained on: ground-truth boxes, and
     masks or keypoints where it has them. Default: 8. 1 to 10,000."""
+    conditions_are_false: bool = False
+    """Conditions read from tensors whose values are not known (`if mask.all():`) are taken to be
+    false. Default false: they are taken to be true. Of a graph it says what its capture took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from memplan.fakes.hardware import as_on_hardware
 from memplan.types import Loss, Precision, TrainingJob
 from memplan_server import models
 from memplan_server.measure.values import RandomData, fill_parameters
 from memplan_server.models import BuiltModel, extract_outputs
 from memplan_server.models.construction import made_on
-from memplan_server.simulate import libraries, placing
+from memplan_server.simulate import placing
 from memplan_server.training import Loop, Observer, TargetSpec, Unobserved, prepare
 from memplan_server.training.loop import loss_of, target_specs
 
@@ -95,7 +96,7 @@ def _targets(job: TrainingJob, built: BuiltModel) -> tuple[TargetSpec, ...] | No
     try:
         with (
             placing.restored(built.module),
-            libraries.unaware_of_fake_tensors(),
+            as_on_hardware(),
             FakeTensorMode(allow_non_fake_inputs=True),
             torch.no_grad(),
         ):

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from memplan_server.simulate import known
+from memplan.fakes import known
 
 __all__ = ["described"]
 

@@ -24,11 +24,19 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from memplan_server.simulate import routing
+from memplan.fakes import routing
 
-__all__ = ["Known", "follow", "known_of", "state", "value_of"]
+__all__ = ["CONDITIONS", "NUMBERS", "Known", "follow", "known_of", "state", "value_of"]
 
-_MOST_ELEMENTS = 1 << 26
+CONDITIONS = {
+    truth: f"conditions read from tensors (`mask.all()`, `bool(tensor)`) are {said}"
+    for truth, said in ((True, "true"), (False, "false (conditions_are_false)"))
+}
+"""What is said where the value of a condition is not known, by what it is taken to be."""
+NUMBERS = "numbers read from tensors (`tensor.item()`) are 1"
+"""What is said where the value of a number is not known."""
+
+_MOST_BYTES = 1 << 29
 """Larger tensors are not followed: their values would take too much memory here."""
 _ATTRIBUTE = "_memplan_known"
 _ATEN = torch.ops.aten
@@ -174,7 +182,7 @@ def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Kno
         return Known(made, frozenset([_ASSUMED_CHANCE]))
     if func is _ATEN.randperm.default:
         return Known(functools.partial(torch.arange, args[0]), frozenset([_ASSUMED_SAMPLE]))
-    if not inputs or _UNCERTAIN in func.tags:
+    if _UNCERTAIN in func.tags or not (inputs or _is_constant(func, args)):
         return None
     if all(known_of(t) is not None for t in inputs):
         make = functools.partial(_execute, func, _held(args), _held(kwargs))
@@ -195,8 +203,11 @@ def _follow_write(
     target: Any = args[0] if writes == (0,) and args else None
     if isinstance(target, FakeTensor):
         others = [t for t in inputs if t is not target]
-        write = _write_part if target._is_view() else _write_whole
-        if write(func, args, kwargs, target, others):
+        if target._is_view() and _write_part(func, args, kwargs, target, others):
+            return
+        if _write_whole(func, args, kwargs, target, others):
+            if target._is_view() and target._base is not None:
+                _forget(target._base)
             return
     for index in writes:
         for written in _tensors(args[index] if index < len(args) else kwargs):
@@ -206,7 +217,7 @@ def _follow_write(
 
 
 def _write_whole(func: Any, args: Any, kwargs: Any, target: FakeTensor, others: list[Any]) -> bool:
-    """Note what a tensor that is no view holds now. False where that is not known."""
+    """Note what a tensor holds now, by itself. False where that is not known."""
     anew = func in _OVERWRITING
     sources = others if anew else [target, *others]
     if not sources and func is _ATEN.fill_.Scalar:
@@ -245,7 +256,7 @@ def _writes(func: Any) -> tuple[int, ...]:
 
 
 def _note(tensor: FakeTensor, known: Known) -> None:
-    if tensor.numel() <= _MOST_ELEMENTS:
+    if tensor.numel() * tensor.element_size() <= _MOST_BYTES:
         setattr(tensor, _ATTRIBUTE, known)
     else:
         _forget(tensor)
@@ -270,6 +281,13 @@ def _tensors(value: Any) -> Iterator[Any]:
             yield from _tensors(item)
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
+
+
+def _is_constant(func: Any, args: Any) -> bool:
+    """Whether the result follows from numbers alone, as that of `torch.div(512, 64)` does."""
+    return not func.__name__.startswith("empty") and not any(
+        isinstance(argument, torch.Tensor) and argument.is_meta for argument in args
+    )
 
 
 def _held(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,8 @@ from memplan.capturing.swapping import random_state_kept, swapped
 from memplan.capturing.wrapping import LossFunction, Returned, Step
 from memplan.capturing.writing import UnreadableSizeError, Written, write
 from memplan.errors import CaptureError
-from memplan.types import Graph, GraphOutput, Loss
+from memplan.fakes import routing
+from memplan.types import Assumptions, Graph, GraphOutput, Loss
 
 __all__ = ["LARGER_BATCHES", "capture", "captured"]
 
@@ -57,6 +58,7 @@ def captured(
     targets: Any = (),
     batch_dim: BatchDim = 0,
     batch_size: int | None = None,
+    assumptions: Assumptions | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     autocast: bool = True,
 ) -> tuple[Graph, int]:
@@ -68,10 +70,12 @@ def captured(
         module returns (`.loss`, or a scalar), else the sum of its outputs, which is then said.
     batch_dim: where the batch dimension is, in all inputs or by name: {"hidden": 1, "table": None}.
     batch_size: how many samples the example holds. Default: the size of the first batch dimension.
+    assumptions: how routers of mixture-of-experts are taken to route, and what conditions that
+        forward() reads from tensors are taken to be. Those of the job have to be the same.
     optimizer: its parameter groups become a part of the graph.
     autocast: whether the loop may be under autocast, which makes unlike half and single types one.
     """
-    module, assumptions = accepted(module)
+    module, sentences = accepted(module)
     if not (loss is None or isinstance(loss, Loss) or callable(loss)):
         said = "The loss must be a function of outputs and targets, or a memplan.Loss, not "
         raise CaptureError(f"{said}{loss!r:.60}.")
@@ -87,18 +91,29 @@ def captured(
     held = holdings(module, {} if optimizer is None else groups_of(optimizer))
     function = None if isinstance(loss, Loss) else loss
     step = Step(module, batch, function, outputs_only=isinstance(loss, Loss))
-    for sentence in assumptions:
-        step.returned.assume(sentence)
-    capturing = _Capturing(step, batch, held, autocast=autocast)
+    capturing = _Capturing(
+        step, batch, held, assumptions or Assumptions(), autocast=autocast, stated=sentences
+    )
     return capturing.graph(type(module).__name__), 0 if batch.is_described else batch.batch_size
 
 
 class _Capturing:
     """Tries the ways there are, the best first."""
 
-    def __init__(self, step: Step, batch: Batch, held: Held, *, autocast: bool) -> None:
+    def __init__(
+        self,
+        step: Step,
+        batch: Batch,
+        held: Held,
+        assumptions: Assumptions,
+        *,
+        autocast: bool,
+        stated: Sequence[str],
+    ) -> None:
         self._step, self._batch, self._held = step, batch, held
-        self._autocast = autocast
+        self._autocast, self._stated = autocast, stated
+        self._conditions = not assumptions.conditions_are_false
+        routing.route(assumptions.routing)
 
     def graph(self, name: str) -> Graph:
         """The graph for every batch size, else for that of the example."""
@@ -112,6 +127,8 @@ class _Capturing:
 
     def _exported(self, batch_size: int, *, dynamic: bool) -> tuple[Written, Held]:
         mode, held = new_mode(), copy.deepcopy(self._held)
+        # Without those of an attempt before.
+        self._step.returned.assumptions = dict.fromkeys(self._stated)
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
             with mode:
@@ -120,7 +137,9 @@ class _Capturing:
         with random_state_kept(), swapped(self._step, fake):
             with mode:
                 tensors = self._batch.fakes(batch_size)
-            program = export(self._step, self._batch, tensors, dynamic=dynamic)
+            program = export(
+                self._step, self._batch, tensors, dynamic=dynamic, conditions=self._conditions
+            )
             check_types(program, autocast=self._autocast)
             return write(program, self._batch, held, dynamic=dynamic), held
 
