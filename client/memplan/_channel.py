@@ -3,60 +3,128 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
 
+from memplan._endpoint import Endpoint
+from memplan._renewing import RenewingChannel
+from memplan._secrets import Certificates, Token
 from memplan.v1 import planner_pb2
 
-__all__ = ["open_channel", "read_credentials"]
+__all__ = ["open_channel"]
 
-_SERVICE = planner_pb2.DESCRIPTOR.services_by_name["MemoryPlanner"].full_name
+_SERVICE = planner_pb2.DESCRIPTOR.services_by_name["MemoryPlanner"]
 _LARGEST_ANSWER = 64 << 20
+_RECONNECT_MS = 10_000
+"""Longest wait before a server that was away is tried again."""
+_RESOLVE_MS = 5_000
+"""Least time between two look-ups of a name: how long a replaced pod may be missed."""
+_PONG_MS = 10_000
 
 
-def open_channel(
-    target: str, credentials: Any, retries: int, options: Sequence[tuple[str, Any]]
-) -> Any:
-    """A channel to `target`; without `credentials` it is not encrypted. Nothing is sent yet."""
-    all_options = [*_options(retries), *options]
-    if credentials is None:
-        return grpc.insecure_channel(target, all_options)
-    return grpc.secure_channel(target, credentials, all_options)
+def open_channel(endpoint: Endpoint, options: Sequence[tuple[str, Any]] = ()) -> Any:
+    """A channel to `endpoint`, with further gRPC `options`. Nothing is sent yet.
 
-
-def read_credentials(
-    root: str | Path | None, certificate: str | Path | None, key: str | Path | None
-) -> Any:
-    """Channel credentials of PEM files: authorities to trust, the client's certificate and its key.
-
-    Raises ValueError for one of a pair without the other, OSError for files that cannot be read.
+    Raises OSError for files that cannot be read and for lists of names of which none is known, and
+    ValueError for files that hold something else.
     """
-    if (certificate is None) != (key is None):
-        raise ValueError("client_certificate and client_key belong together")
-    read = [None if path is None else Path(path).read_bytes() for path in (root, key, certificate)]
-    return grpc.ssl_channel_credentials(*read)
+    token = None if endpoint.token_file is None else Token(endpoint.token_file)
+    target, first_host = _resolved(endpoint.target)
+    all_options = [*_options(endpoint, endpoint.server_name or first_host), *options]
+    if not endpoint.encrypted:
+        channel = grpc.insecure_channel(target, all_options)
+        return channel if token is None else RenewingChannel(lambda: channel, token)
+    files = (endpoint.root_certificates, endpoint.client_certificate, endpoint.client_key)
+    certificates = Certificates(*files)
+
+    def opened() -> Any:
+        return grpc.secure_channel(target, certificates.credentials(), all_options)
+
+    return RenewingChannel(opened, token, certificates)
 
 
-def _options(retries: int) -> list[tuple[str, Any]]:
-    """Channel options. The service config has no timeout: each call carries its own."""
+def _options(endpoint: Endpoint, name: str) -> list[tuple[str, Any]]:
+    """Channel options for servers called `name`, if that is not the target's.
+
+    The service config has no timeout: each call carries its own.
+    """
     config: dict[str, Any] = {
         "loadBalancingConfig": [{"round_robin": {}}],
         "healthCheckConfig": {"serviceName": ""},
     }
-    if retries:
-        policy = {
-            "maxAttempts": retries + 1,
-            "initialBackoff": "0.1s",
-            "maxBackoff": "2s",
-            "backoffMultiplier": 3,
-            "retryableStatusCodes": ["UNAVAILABLE"],
-        }
-        config["methodConfig"] = [{"name": [{"service": _SERVICE}], "retryPolicy": policy}]
-    return [
+    if endpoint.retries:
+        config["methodConfig"] = [{"name": _repeatable(), "retryPolicy": _policy(endpoint.retries)}]
+    options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(config)),
-        ("grpc.enable_retries", int(bool(retries))),
+        ("grpc.enable_retries", int(bool(endpoint.retries))),
         ("grpc.max_receive_message_length", _LARGEST_ANSWER),
+        ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
+        ("grpc.dns_min_time_between_resolutions_ms", _RESOLVE_MS),
+    ]
+    if name:
+        options.append(("grpc.default_authority", name))
+    if endpoint.keepalive is not None:
+        options.append(("grpc.keepalive_time_ms", int(endpoint.keepalive * 1000)))
+        options.append(("grpc.keepalive_timeout_ms", _PONG_MS))
+    return options
+
+
+def _repeatable() -> list[dict[str, str]]:
+    """The methods that may be called twice for once: all but the one that runs a job for each."""
+    return [
+        {"service": _SERVICE.full_name, "method": method.name}
+        for method in _SERVICE.methods
+        if not method.server_streaming
+    ]
+
+
+def _policy(retries: int) -> dict[str, Any]:
+    return {
+        "maxAttempts": retries + 1,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "2s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+
+
+def _resolved(target: str) -> tuple[str, str]:
+    """A target for gRPC, which takes no list of names, and the first name of such a list.
+
+    What has a scheme (`dns:///name:50051`, `ipv4:10.0.0.1:50051,10.0.0.2:50051`) is as it is.
+    """
+    parts = [part.strip() for part in target.split(",")]
+    if len(parts) == 1 or target.startswith(("ipv4:", "ipv6:", "dns:", "unix:", "xds:")):
+        return target, ""
+    hosts = [_host_and_port(part) for part in parts]
+    found: dict[int, list[str]] = {socket.AF_INET: [], socket.AF_INET6: []}
+    for host, port in hosts:
+        for family, address in _addresses(host, port):
+            found[family].append(address)
+    for family, scheme in ((socket.AF_INET, "ipv4"), (socket.AF_INET6, "ipv6")):
+        if found[family]:
+            return f"{scheme}:{','.join(dict.fromkeys(found[family]))}", hosts[0][0]
+    raise OSError(f"none of {target} is a name that is known")
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"{text!r} in a list of servers is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, str]]:
+    """Of one name; none for one that is not known now, as the others may do without it."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        return []
+    return [
+        (family, f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}")
+        for family, _, _, _, address in found
+        if family in (socket.AF_INET, socket.AF_INET6)
     ]

@@ -237,6 +237,9 @@ class FakePlanner:
     )
     requests: list[Any] = field(default_factory=list)
     seconds_left: list[float] = field(default_factory=list)
+    callers: list[str] = field(default_factory=list)
+    """The name in the certificate of who called, and the token that came; empty where none did."""
+    tokens: list[str] = field(default_factory=list)
     target: str = ""
 
     def fail(self, method: str, code: Any, *details: Message, message: str = "told so") -> None:
@@ -257,6 +260,8 @@ class FakePlanner:
         request = from_proto(message)
         self.requests.append(request)
         self.seconds_left.append(context.time_remaining())
+        self.callers += [n.decode() for n in context.auth_context().get("x509_common_name", [b""])]
+        self.tokens.append(dict(context.invocation_metadata()).get("authorization", ""))
         if method == "ProfileMemory":
             return self._stream(request, context)
         try:

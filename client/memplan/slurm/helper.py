@@ -60,11 +60,15 @@ class Helper:
         self._client = Client(
             config.server or None,
             timeout=PLAN_TIMEOUT_S,
-            retries=0,
-            tls=config.tls,
+            retries=config.retries,
+            tls=config.tls or None,
             root_certificates=config.tls_ca or None,
             client_certificate=config.tls_cert or None,
             client_key=config.tls_key or None,
+            server_name=config.tls_server_name or None,
+            token_file=config.token_file or None,
+            plaintext_token=config.plaintext_token or None,
+            keepalive=config.keepalive or None,
             options=RECONNECT,
         )
         self._planner = Planner(self._client)
