@@ -67,8 +67,14 @@ def _options(endpoint: Endpoint, name: str) -> list[tuple[str, Any]]:
     if name:
         options.append(("grpc.default_authority", name))
     if endpoint.keepalive is not None:
-        options.append(("grpc.keepalive_time_ms", int(endpoint.keepalive * 1000)))
-        options.append(("grpc.keepalive_timeout_ms", _PONG_MS))
+        options += [
+            ("grpc.keepalive_time_ms", int(endpoint.keepalive * 1000)),
+            ("grpc.keepalive_timeout_ms", _PONG_MS),
+            # gRPC also pings to measure the bandwidth: such a ping may not stand for a minute
+            # where this one would, nor be counted against it.
+            ("grpc.http2.ping_timeout_ms", _PONG_MS),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
     return options
 
 

@@ -290,7 +290,8 @@ class FakePlanner:
 @contextmanager
 def serving(planner: FakePlanner, *, credentials: Any = None) -> Iterator[FakePlanner]:
     """The planner behind a real server on a free port of this host."""
-    server = grpc.server(ThreadPoolExecutor(4))
+    pings = (("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),)
+    server = grpc.server(ThreadPoolExecutor(4), options=pings)
     planner_pb2_grpc.add_MemoryPlannerServicer_to_server(planner, server)
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

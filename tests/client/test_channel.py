@@ -313,3 +313,57 @@ class TestEnvironment:
     def test_impossible_arguments(self, arguments: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=next(iter(arguments))):
             Client("planner:50051", **arguments)
+
+
+class _Relay:
+    """Passes connections on to a server until it is told to swallow everything, as a network does
+    that has forgotten a connection."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.partition(":")
+        self._server = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listener]
+        self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.swallowing = False
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._server)
+                self._sockets += [client, server]
+                for pair in ((client, server), (server, client)):
+                    self._threads.append(threading.Thread(target=self._pass_on, args=pair))
+                    self._threads[-1].start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                if not self.swallowing:
+                    sink.sendall(data)
+
+    def close(self) -> None:
+        for one in self._sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for one in self._sockets:
+            one.close()
+
+
+@pytest.mark.slow  # pings are 10 s apart at least
+def test_keepalive_notices_a_server_that_is_gone(planner: FakePlanner) -> None:
+    with serving(FakePlanner()) as other, contextlib.closing(_Relay(other.target)) as relay:
+        with Client(f"{relay.target},{planner.target}", keepalive=10) as client:
+            deadline = time.monotonic() + 10
+            while not (planner.requests and other.requests) and time.monotonic() < deadline:
+                client.plan_job(JOB)
+            relay.swallowing = True
+            began = time.monotonic()
+            for _ in range(2):  # one goes through the relay, and is asked again elsewhere
+                client.plan_job(JOB, timeout=60)
+            assert 5 < time.monotonic() - began < 40
