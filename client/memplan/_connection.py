@@ -13,10 +13,10 @@ from typing import Any
 
 import grpc
 
-from memplan._channel import open_channel
-from memplan._endpoint import Endpoint
 from memplan._messages import to_answer, to_message
 from memplan._status import to_error
+from memplan.channel import open_channel
+from memplan.endpoint import Endpoint
 from memplan.v1 import planner_pb2_grpc
 
 __all__ = ["Connection"]

@@ -15,6 +15,8 @@ from memplan._secrets import Certificates, Token
 
 __all__ = ["RenewingChannel"]
 
+Metadata = tuple[tuple[str, str], ...]
+
 
 class _Generation:
     """One gRPC channel, its methods, and how many calls it carries."""
@@ -45,20 +47,20 @@ class RenewingChannel:
     def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """A method with one answer; as on grpc.Channel, called with a request and `timeout`."""
 
-        def call(request: Any, *, timeout: float) -> Any:
+        def call(request: Any, *, timeout: float | None, metadata: Metadata = ()) -> Any:
             with self._in_use() as generation:
                 method = _method(generation, "unary_unary", path, args, kwargs)
-                return method(request, timeout=timeout, metadata=self._metadata())
+                return method(request, timeout=timeout, metadata=self._with_token(metadata))
 
         return call
 
     def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """A method with a stream of answers; it keeps its channel until the stream has ended."""
 
-        def call(request: Any, *, timeout: float) -> Any:
+        def call(request: Any, *, timeout: float | None, metadata: Metadata = ()) -> Any:
             with self._in_use() as generation:
                 method = _method(generation, "unary_stream", path, args, kwargs)
-                stream = method(request, timeout=timeout, metadata=self._metadata())
+                stream = method(request, timeout=timeout, metadata=self._with_token(metadata))
                 self._begin(generation)
                 stream.add_done_callback(lambda _: self._end(generation))
                 return stream
@@ -102,8 +104,8 @@ class RenewingChannel:
         with self._lock:
             generation.calls -= 1
 
-    def _metadata(self) -> Any:
-        return None if self._token is None else self._token.metadata()
+    def _with_token(self, metadata: Metadata) -> Metadata:
+        return metadata if self._token is None else (*metadata, *self._token.metadata())
 
 
 def _method(generation: _Generation, kind: str, path: str, args: Any, kwargs: Any) -> Any:

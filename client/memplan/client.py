@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from memplan._connection import Connection
-from memplan._endpoint import DEFAULT_TARGET, Endpoint
+from memplan.endpoint import DEFAULT_TARGET, Endpoint
 from memplan.types import (
     AccumulationPlan,
     BatchSizeRecommendation,

@@ -29,9 +29,12 @@ from memplan_server.errors import (
     MeasurementFailure,
     MemplanError,
     NoDevice,
+    NotAllowed,
+    QuotaExceeded,
     Relayed,
     StoreFailure,
     TimeLimitExceeded,
+    Unauthenticated,
     UnknownName,
     Unreachable,
     Violation,
@@ -54,7 +57,10 @@ Behaviour = Callable[[Any, Any], Any]
 _CODES: tuple[tuple[type[MemplanError], Any, str], ...] = (
     (InvalidJob, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     (UnknownName, grpc.StatusCode.NOT_FOUND, "UNKNOWN_NAME"),
+    (QuotaExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"),
     (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    (NotAllowed, grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED"),
     (TimeLimitExceeded, grpc.StatusCode.DEADLINE_EXCEEDED, "TIME_LIMIT_EXCEEDED"),
     (Cancelled, grpc.StatusCode.CANCELLED, "CANCELLED"),
     (NoDevice, grpc.StatusCode.FAILED_PRECONDITION, "NO_DEVICE"),
@@ -267,6 +273,8 @@ def _info(reason: str, error: Exception) -> Any:
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
     if isinstance(error, UnknownName):
         info.metadata.update(kind=error.kind, name=error.name, nearest=", ".join(error.nearest))
+    if isinstance(error, Unauthenticated):
+        info.reason = error.reason
     return info
 
 
@@ -283,11 +291,16 @@ def _message(error: MemplanError) -> str:
 def _details(error: MemplanError) -> list[Message]:
     if isinstance(error, InvalidJob):
         return [_bad_request(error.violations)]
+    details: list[Message] = []
+    if isinstance(error, QuotaExceeded):
+        failure = error_details_pb2.QuotaFailure()
+        failure.violations.add(subject=f"{error.tenant}/{error.quota}", description=str(error))
+        details.append(failure)
     if isinstance(error, LimitExceeded) and error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(error.retry_after_s * 1e9))
-        return [retry]
-    return []
+        details.append(retry)
+    return details
 
 
 def _bad_request(violations: Sequence[Violation]) -> Any:

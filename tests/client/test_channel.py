@@ -24,7 +24,7 @@ from memplan import (
     TrainingJob,
     UnavailableError,
 )
-from memplan._endpoint import VARIABLES, Endpoint
+from memplan.endpoint import VARIABLES, Endpoint
 
 JOB = TrainingJob(micro_batch_size=64)
 
@@ -357,13 +357,16 @@ class _Relay:
 
 @pytest.mark.slow  # pings are 10 s apart at least
 def test_keepalive_notices_a_server_that_is_gone(planner: FakePlanner) -> None:
-    with serving(FakePlanner()) as other, contextlib.closing(_Relay(other.target)) as relay:
-        with Client(f"{relay.target},{planner.target}", keepalive=10) as client:
-            deadline = time.monotonic() + 10
-            while not (planner.requests and other.requests) and time.monotonic() < deadline:
-                client.plan_job(JOB)
-            relay.swallowing = True
-            began = time.monotonic()
-            for _ in range(2):  # one goes through the relay, and is asked again elsewhere
-                client.plan_job(JOB, timeout=60)
-            assert 5 < time.monotonic() - began < 40
+    with (
+        serving(FakePlanner()) as other,
+        contextlib.closing(_Relay(other.target)) as relay,
+        Client(f"{relay.target},{planner.target}", keepalive=10) as client,
+    ):
+        deadline = time.monotonic() + 10
+        while not (planner.requests and other.requests) and time.monotonic() < deadline:
+            client.plan_job(JOB)
+        relay.swallowing = True
+        began = time.monotonic()
+        for _ in range(2):  # one goes through the relay, and is asked again elsewhere
+            client.plan_job(JOB, timeout=60)
+        assert 5 < time.monotonic() - began < 40

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from memplan._endpoint import VARIABLES
+from memplan.endpoint import VARIABLES
 from memplan.plain import did_you_mean
 from memplan.shorthand import expand, parse_bytes
 from memplan.types import (
@@ -263,7 +263,7 @@ _PROFILE_FILTER: list[Decorator[Any]] = [
 
 
 def _connection(name: str, field: str, text: str, **how: Any) -> Decorator[Any]:
-    """An option with the variable of a field of `memplan._endpoint.Endpoint`."""
+    """An option with the variable of a field of `memplan.endpoint.Endpoint`."""
     return click.option(f"--{name}", envvar=VARIABLES[field], show_envvar=True, help=text, **how)
 
 

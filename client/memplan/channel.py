@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 
-from memplan._endpoint import Endpoint
 from memplan._renewing import RenewingChannel
 from memplan._secrets import Certificates, Token
+from memplan.endpoint import Endpoint
 from memplan.v1 import planner_pb2
 
 __all__ = ["open_channel"]
