@@ -119,9 +119,10 @@ def _access(settings: Settings, metrics: Metrics) -> Access | None:
     """Who may ask; None: anybody."""
     if settings.tenants is None:
         return None
+    access = Access(Tenants(settings.tenants), Quotas(metrics))
     if settings.tls_cert is None:
         log.warning("tokens come without TLS: see to it that something in front encrypts")
-    return Access(Tenants(settings.tenants), Quotas(metrics))
+    return access
 
 
 def _service(
