@@ -17,6 +17,10 @@ from memplan.v1 import planner_pb2
 __all__ = ["open_channel"]
 
 _SERVICE = planner_pb2.DESCRIPTOR.services_by_name["MemoryPlanner"]
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "xds:")
+_AWAY = ["UNAVAILABLE", "CANCELLED"]
+"""What calls end with that no server worked on to the end. A server of gRPC that stops cancels
+those that reach it too late; what this client cancels is not tried again."""
 _LARGEST_ANSWER = 64 << 20
 _RECONNECT_MS = 10_000
 """Longest wait before a server that was away is tried again."""
@@ -51,10 +55,9 @@ def _options(endpoint: Endpoint, name: str) -> list[tuple[str, Any]]:
 
     The service config has no timeout: each call carries its own.
     """
-    config: dict[str, Any] = {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "healthCheckConfig": {"serviceName": ""},
-    }
+    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if _is_several(endpoint.target):
+        config["healthCheckConfig"] = {"serviceName": ""}
     if endpoint.retries:
         config["methodConfig"] = [{"name": _repeatable(), "retryPolicy": _policy(endpoint.retries)}]
     options: list[tuple[str, Any]] = [
@@ -78,6 +81,15 @@ def _options(endpoint: Endpoint, name: str) -> list[tuple[str, Any]]:
     return options
 
 
+def _is_several(target: str) -> bool:
+    """Whether each address is a server whose health may be asked for.
+
+    What is only host:port may be a proxy: it would pass the question on to one of its servers, and
+    all calls would stop when that one drains.
+    """
+    return "," in target or target.startswith(_SCHEMES)
+
+
 def _repeatable() -> list[dict[str, str]]:
     """The methods that may be called twice for once: all but the one that runs a job for each."""
     return [
@@ -93,7 +105,7 @@ def _policy(retries: int) -> dict[str, Any]:
         "initialBackoff": "0.1s",
         "maxBackoff": "2s",
         "backoffMultiplier": 3,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        "retryableStatusCodes": _AWAY,
     }
 
 
@@ -102,10 +114,9 @@ def _resolved(target: str) -> tuple[str, str]:
 
     What has a scheme (`dns:///name:50051`, `ipv4:10.0.0.1:50051,10.0.0.2:50051`) is as it is.
     """
-    parts = [part.strip() for part in target.split(",")]
-    if len(parts) == 1 or target.startswith(("ipv4:", "ipv6:", "dns:", "unix:", "xds:")):
+    if "," not in target or target.startswith(_SCHEMES):
         return target, ""
-    hosts = [_host_and_port(part) for part in parts]
+    hosts = [_host_and_port(part.strip()) for part in target.split(",")]
     found: dict[int, list[str]] = {socket.AF_INET: [], socket.AF_INET6: []}
     for host, port in hosts:
         for family, address in _addresses(host, port):

@@ -6,7 +6,8 @@
 
 Every call has a deadline. Calls that fail because the server cannot be reached are retried, and no
 others. A target that resolves to several addresses (a headless Service, `dns:///name:50051`, a list
-`a:50051,b:50051`) is used in turn, servers that drain left out.
+`a:50051,b:50051`) is used in turn, servers that drain left out; what is only host:port may be a
+proxy that does so.
 
 Methods raise `memplan.errors` and nothing else for what servers and networks do.
 """

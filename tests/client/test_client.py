@@ -309,9 +309,12 @@ class TestErrors:
 
 
 class TestRetries:
-    def test_unavailable_is_tried_again(self, client: Client, planner: FakePlanner) -> None:
+    @pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED"])
+    def test_what_no_server_finished_is_tried_again(
+        self, client: Client, planner: FakePlanner, code: str
+    ) -> None:
         good = planner.answers["PlanJob"]
-        planner.fail("PlanJob", grpc.StatusCode.UNAVAILABLE)
+        planner.fail("PlanJob", grpc.StatusCode[code])
         bad = planner.answers["PlanJob"]
         planner.answers["PlanJob"] = lambda r: (bad if len(planner.requests) < 3 else good)(r)
         assert client.plan_job(JOB).placements
@@ -323,7 +326,7 @@ class TestRetries:
             client.plan_job(JOB)
         assert len(planner.requests) == 4
 
-    @pytest.mark.parametrize("code", ["INTERNAL", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED"])
+    @pytest.mark.parametrize("code", ["INTERNAL", "RESOURCE_EXHAUSTED", "ABORTED", "UNKNOWN"])
     def test_nothing_else_is(self, client: Client, planner: FakePlanner, code: str) -> None:
         planner.fail("PlanJob", grpc.StatusCode[code])
         with pytest.raises(MemplanError):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from memplan_server.tenancy.tenants import NAME
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 PREFIX = "memplan_"
 """By which scanners of repositories and logs find tokens that leaked."""
@@ -20,7 +20,7 @@ RANDOM_BYTES = 32
 
 def main(arguments: Sequence[str]) -> int:
     """Print the lines for the file of tenants on stdout and the token on stderr."""
-    asked = _parser().parse_args(arguments)
+    asked = parser().parse_args(arguments)
     token = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
     digest = hashlib.sha256(token.encode()).hexdigest()
     expires = ""
@@ -33,15 +33,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Of its command line."""
+    made = argparse.ArgumentParser(
         prog="memplan-server token",
         description="Make a token for a tenant. The lines for the file of --tenants go to standard "
         "output, the token to standard error, where it is shown once: it is kept nowhere.",
     )
-    parser.add_argument("name", type=_name, metavar="TENANT", help="Who will ask with it.")
-    parser.add_argument("--days", type=_days, metavar="N", help="Days after which it expires.")
-    return parser
+    made.add_argument("name", type=_name, metavar="TENANT", help="Who will ask with it.")
+    made.add_argument("--days", type=_days, metavar="N", help="Days after which it expires.")
+    return made
 
 
 def _name(text: str) -> str:
