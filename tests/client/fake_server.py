@@ -288,8 +288,10 @@ class FakePlanner:
 
 
 @contextmanager
-def serving(planner: FakePlanner, *, credentials: Any = None) -> Iterator[FakePlanner]:
-    """The planner behind a real server on a free port of this host."""
+def serving(
+    planner: FakePlanner, *, credentials: Any = None, address: str = "127.0.0.1:0"
+) -> Iterator[FakePlanner]:
+    """The planner behind a real server, on a free port of this host where no other is named."""
     pings = (("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),)
     server = grpc.server(ThreadPoolExecutor(4), options=pings)
     planner_pb2_grpc.add_MemoryPlannerServicer_to_server(planner, server)
@@ -297,11 +299,12 @@ def serving(planner: FakePlanner, *, credentials: Any = None) -> Iterator[FakePl
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     if credentials is None:
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(address)
     else:
         port = server.add_secure_port("localhost:0", credentials)
     server.start()
-    planner.target = f"{'127.0.0.1' if credentials is None else 'localhost'}:{port}"
+    host = address.partition(":")[0] if credentials is None else "localhost"
+    planner.target = f"{host}:{port}"
     try:
         yield planner
     finally:
