@@ -241,6 +241,7 @@ class FakePlanner:
     """The name in the certificate of who called, and the token that came; empty where none did."""
     tokens: list[str] = field(default_factory=list)
     target: str = ""
+    health: health.HealthServicer = field(default_factory=health.HealthServicer)
 
     def fail(self, method: str, code: Any, *details: Message, message: str = "told so") -> None:
         """Let a method fail from now on."""
@@ -295,9 +296,8 @@ def serving(
     pings = (("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),)
     server = grpc.server(ThreadPoolExecutor(4), options=pings)
     planner_pb2_grpc.add_MemoryPlannerServicer_to_server(planner, server)
-    healthy = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(planner.health, server)
+    planner.health.set("", health_pb2.HealthCheckResponse.SERVING)
     if credentials is None:
         port = server.add_insecure_port(address)
     else:

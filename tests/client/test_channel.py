@@ -15,6 +15,7 @@ import grpc
 import pytest
 from authority import Authority
 from fake_server import FakePlanner, serving
+from grpc_health.v1 import health_pb2
 
 from memplan import (
     CancelledError,
@@ -250,6 +251,29 @@ class TestSeveralServers:
         port = mutual.target.partition(":")[2]
         with Client(f"127.0.0.1:{port},127.0.0.1:{free_port()}", **files) as client:
             assert client.plan_job(JOB).placements
+
+    def test_one_that_drains_is_left_out(self) -> None:
+        with serving(FakePlanner()) as one, serving(FakePlanner()) as two:
+            with Client(f"{one.target},{two.target}", retries=0) as client:
+                deadline = time.monotonic() + 10
+                while not (one.requests and two.requests) and time.monotonic() < deadline:
+                    client.plan_job(JOB)
+                one.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+                time.sleep(0.5)
+                before = len(one.requests), len(two.requests)
+                for _ in range(20):
+                    client.plan_job(JOB)
+            assert (len(one.requests), len(two.requests)) == (before[0], before[1] + 20)
+
+    def test_a_proxy_is_not_asked_for_its_health(self, planner: FakePlanner) -> None:
+        planner.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        with Client(planner.target, retries=0) as client:
+            client.plan_job(JOB)
+        with (
+            Client(f"dns:///{planner.target}", retries=0) as client,
+            pytest.raises(UnavailableError, match="unhealthy"),
+        ):
+            client.plan_job(JOB)
 
     def test_lists_that_are_wrong(self) -> None:
         with pytest.raises(ValueError, match="host:port"):
