@@ -15,7 +15,7 @@ DEBIAN_PACKAGES := prometheus postgresql munge python3-venv slurm-client slurmct
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
-.PHONY: help plan test test-integration lint proto coverage-models accuracy calibrate corpus speed clean
+.PHONY: help plan test test-integration lint proto released-contract coverage-models accuracy calibrate corpus speed clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,10 +42,14 @@ lint: $(VENV)/.installed-dev ## Check style, types and the contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against proto/released.binpb
 
 proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 		--grpc_python_out=client proto/memplan/v1/*.proto
+
+released-contract: $(VENV)/.installed-dev ## At a release: keep the contract, which later ones must not break
+	$(BIN)/buf build --exclude-source-info --output proto/released.binpb
 
 coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
 	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60

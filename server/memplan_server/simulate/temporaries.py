@@ -112,14 +112,19 @@ def _flash_attn_backward(
 def _flash_buffers(rows: int, heads: int, head_dim: int) -> list[int]:
     """The sums of gradient and output, and the gradient of the query in float32.
 
-    Source: `mha_bwd` and `mha_varlen_bwd` in
+    Source: `softmax_d`, `dq_accum` and `head_size_rounded` of `mha_bwd` and `mha_varlen_bwd` in
     aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
     """
-    return [rows * heads * 4, rows * heads * _rounded(head_dim, 32) * 4]
+    columns = _rounded(head_dim, 32 if head_dim <= 128 else 64)
+    return [rows * heads * 4, rows * heads * columns * 4]
 
 
 def _expanded(heads: int, key: Tensor, dim: int) -> list[int]:
-    """Gradients of keys and values for each head, where several heads share one. Same source."""
+    """Gradients of keys and values for each head of the query, where several share one.
+
+    They are summed into the results, so both are there at once. Source: `dk_expanded` and
+    `dv_expanded` of `mha_bwd` and `mha_varlen_bwd`, made where `num_heads_k != num_heads`.
+    """
     shared = key.shape[dim]
     return [] if shared == heads else [key.nbytes // shared * heads] * 2
 
