@@ -25,6 +25,7 @@ from memplan_server.measure.command import compare_command as comparing
 from memplan_server.metrics import Metrics
 from memplan_server.settings import Settings
 from memplan_server.tenancy.command import parser as token_parser
+from memplan_server.tenancy.tenants import LIMITS, Tenants
 from memplan_server.validation import check
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +143,14 @@ def test_every_setting_of_the_server_is_documented() -> None:
     assert [row[0] for row in rows.values()] == [f"MEMPLAN_{name.upper()}" for name in names]
 
 
+def test_tenants_are_tenants(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "docs" / "server.md", "toml")
+    (tmp_path / "tenants.toml").write_text(block)
+    tenant = Tenants(tmp_path / "tenants.toml").named("team-a")
+    assert tenant is not None
+    assert set(LIMITS) <= {name for name in tenant.__slots__ if getattr(tenant, name) is not None}
+
+
 def test_every_setting_of_a_connection_is_documented() -> None:
     rows = table((ROOT / "docs" / "server.md").read_text(), "TLS")
     assert {name: row[1].strip("`") for name, row in rows.items()} == VARIABLES
@@ -199,5 +208,5 @@ def test_nothing_names_a_place_on_one_machine() -> None:
     files = [p for f in folders for p in (ROOT / f).rglob("*") if p.is_file()]
     # In a worktree .git is a file.
     files += [p for p in ROOT.iterdir() if p.is_file() and p.name != ".git"]
-    text = {p: p.read_text() for p in files if "__pycache__" not in p.parts}
+    text = {p: p.read_text(errors="replace") for p in files if "__pycache__" not in p.parts}
     assert not [str(p.relative_to(ROOT)) for p, content in text.items() if places.search(content)]

@@ -244,32 +244,26 @@ def test_a_missing_file_is_named(start: Starter, tmp_path: Path) -> None:
         start(tenants=tmp_path / "none.toml")
 
 
-def test_a_wrong_file_ends_the_command(tmp_path: Path) -> None:
-    path = tmp_path / "tenants.toml"
-    path.write_text("[a]\nspeed = 1")
-    flags = (f"--tenants={path}", f"--data-dir={tmp_path}", "--listen=127.0.0.1:0")
-    ended = subprocess.run(
-        [sys.executable, "-m", "memplan_server", *flags],
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "memplan_server", *arguments],
         capture_output=True,
         text=True,
         timeout=SOON_S,
     )
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("memplan-server: ")
-    assert "unknown 'speed'" in ended.stderr.splitlines()[-1]
 
 
-def test_the_command_makes_tokens_that_work(start: Starter, tmp_path: Path) -> None:
-    made = subprocess.run(
-        [sys.executable, "-m", "memplan_server", "token", "team-a", "--days=1"],
-        capture_output=True,
-        text=True,
-        timeout=SOON_S,
-        check=True,
-    )
+@pytest.mark.slow  # processes that start
+def test_the_command_with_tenants(start: Starter, tmp_path: Path) -> None:
     path = tmp_path / "tenants.toml"
+    made = run("token", "team-a", "--days=1")
     path.write_text(made.stdout + "requests_per_minute = 1\n")
     served = start(tenants=path)
     token = made.stderr.split()[-1]
     assert call(served, token).gpu_types
     assert refusal(served, token).code is CODE.RESOURCE_EXHAUSTED
+    path.write_text("[a]\nspeed = 1")
+    ended = run(f"--tenants={path}", f"--data-dir={tmp_path}", "--listen=127.0.0.1:0")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("memplan-server: ")
+    assert "unknown 'speed'" in ended.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -24,3 +26,21 @@ def test_open_health_checks_hold_no_thread(start: Starter) -> None:
         assert next(watch).status == NOT_SERVING
         with contextlib.suppress(grpc.RpcError):
             watch.cancel()
+
+
+def test_calls_are_taken_for_a_while_after_health_fails(start: Starter) -> None:
+    served = start()
+    served.call("EstimateMemory", estimate("ok"))
+    watch = health_pb2_grpc.HealthStub(served.channel).Watch(
+        health_pb2.HealthCheckRequest(), timeout=SOON_S
+    )
+    assert next(watch).status == SERVING
+    began = time.monotonic()
+    stopping = threading.Thread(target=lambda: served.server.stop(SOON_S, delay=1.0))
+    stopping.start()
+    assert next(watch).status == NOT_SERVING
+    watch.cancel()
+    served.call("EstimateMemory", estimate("ok", 2))
+    assert time.monotonic() - began < 1.0  # else it says nothing: this machine is too slow
+    stopping.join()
+    assert time.monotonic() - began >= 1.0
