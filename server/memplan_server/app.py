@@ -93,7 +93,7 @@ def serve(
     hold something else.
     """
     with ExitStack() as stack:
-        metrics = Metrics()
+        metrics = Metrics(node=settings.node_name)
         access = _access(settings, metrics)
         service = _service(settings, metrics, access, tasks_module, measure, stack)
         server, healthy = _grpc_server(settings, metrics, access, service)

@@ -194,6 +194,7 @@ _JOB: list[Decorator[Any]] = [
     _number("weight-decay", float, "X", "Default: the optimizer's own."),
     _number("state-count", int, "N", "Tensors that a custom optimizer keeps for each parameter."),
     _member("memory-format", MemoryFormat, f"{_choices(MemoryFormat)}. Default: contiguous."),
+    _flag("cudnn-benchmark", "torch.backends.cudnn.benchmark is set."),
     _member("zero-grad", ZeroGrad, f"{_choices(ZeroGrad)}. Default: before-forward."),
     _member("clip-gradients", GradientClipping, f"{_choices(GradientClipping)}. Default: none."),
     _number("accumulation-steps", int, "N", "Passes before each optimizer step. Default: 1."),
@@ -267,7 +268,48 @@ def _connection(name: str, field: str, text: str, **how: Any) -> Decorator[Any]:
     return click.option(f"--{name}", envvar=VARIABLES[field], show_envvar=True, help=text, **how)
 
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+def _connections(file: click.Path) -> list[Decorator[Any]]:
+    """How the server is reached."""
+    return [
+        _connection("tls", "tls", "Encrypt the connection to --server.", is_flag=True),
+        _connection(
+            "tls-ca", "root_certificates", "Authorities to trust, PEM. Implies --tls.", type=file
+        ),
+        _connection(
+            "tls-cert", "client_certificate", "Client certificate, PEM. Implies --tls.", type=file
+        ),
+        _connection("tls-key", "client_key", "Key of --tls-cert, PEM.", type=file),
+        _connection(
+            "tls-server-name",
+            "server_name",
+            "Name that the server's certificate must have.",
+            metavar="NAME",
+        ),
+        _connection("token-file", "token_file", "File with a token that says who asks.", type=file),
+        _connection(
+            "plaintext-token",
+            "plaintext_token",
+            "Send the token without TLS: something else encrypts.",
+            is_flag=True,
+        ),
+        _connection(
+            "keepalive",
+            "keepalive",
+            "Seconds of silence after which to ask whether the server is there. Default: never.",
+            type=float,
+            metavar="SECONDS",
+        ),
+        _connection(
+            "retries",
+            "retries",
+            "How often to try again while no server can be reached, 0 to 4. "
+            "Default: 3; of what answers schedulers, 0.",
+            type=int,
+            metavar="N",
+        ),
+    ]
+
+
 _SERVER: list[Decorator[Any]] = [
     click.option(
         "--server",
@@ -277,41 +319,7 @@ _SERVER: list[Decorator[Any]] = [
         help="Server to ask; several with commas between them, or any gRPC target, take turns. "
         "Default: one started for this command, in this environment.",
     ),
-    _connection("tls", "tls", "Encrypt the connection to --server.", is_flag=True),
-    _connection(
-        "tls-ca", "root_certificates", "Authorities to trust, PEM. Implies --tls.", type=_FILE
-    ),
-    _connection(
-        "tls-cert", "client_certificate", "Client certificate, PEM. Implies --tls.", type=_FILE
-    ),
-    _connection("tls-key", "client_key", "Key of --tls-cert, PEM.", type=_FILE),
-    _connection(
-        "tls-server-name",
-        "server_name",
-        "Name that the server's certificate must have.",
-        metavar="NAME",
-    ),
-    _connection("token-file", "token_file", "File with a token that says who asks.", type=_FILE),
-    _connection(
-        "plaintext-token",
-        "plaintext_token",
-        "Send the token without TLS: something else encrypts.",
-        is_flag=True,
-    ),
-    _connection(
-        "keepalive",
-        "keepalive",
-        "Seconds of silence after which to ask whether the server is there. Default: never.",
-        type=float,
-        metavar="SECONDS",
-    ),
-    _connection(
-        "retries",
-        "retries",
-        "How often to try again while no server can be reached, 0 to 4. Default: 3.",
-        type=int,
-        metavar="N",
-    ),
+    *_connections(click.Path(exists=True, dir_okay=False, path_type=Path)),
 ]
 
 
@@ -353,10 +361,10 @@ profile_options = _all(_PROFILE)
 """How to measure."""
 profile_filter_options = _all(_PROFILE_FILTER)
 """Which of the stored profiles."""
-connection_options = _all(_SERVER)
-"""Whom to ask, and how it is reached."""
+connection_options = _all(_connections(click.Path(dir_okay=False, path_type=Path)))
+"""How the server is reached, for services: a missing file is an error when they start."""
 server_options = _all([_timeout(120), *_SERVER])
-"""The same, and how long to wait for an answer."""
+"""Whom to ask, how it is reached, and how long to wait for an answer."""
 profile_server_options = _all([_timeout(3600), *_SERVER])
 """The same for what waits in a queue."""
 _STYLE = click.option(
