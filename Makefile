@@ -19,8 +19,8 @@ IN_TWO := --numprocesses 2 --dist loadfile
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
-.PHONY: help plan test test-integration lint proto released-contract dashboard coverage-models accuracy \
-	calibrate corpus speed clean
+.PHONY: help plan test test-integration lint proto released-contract dashboard coverage-models \
+	accuracy calibrate corpus speed clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,17 +48,17 @@ lint: $(VENV)/.installed-dev ## Check style, types and the contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint
-	$(BIN)/buf breaking --against proto/released.binpb
+	$(BIN)/buf breaking --against proto/released.json
 
 proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 		--grpc_python_out=client proto/memplan/v1/*.proto
 
-released-contract: $(VENV)/.installed-dev ## At a release: keep the contract, which later ones must not break
-	$(BIN)/buf build --exclude-source-info --output proto/released.binpb
-
 dashboard: $(VENV)/.installed-dev ## Write deploy/grafana/memplan.json from dashboard.py
 	$(BIN)/python deploy/grafana/dashboard.py
+
+released-contract: $(VENV)/.installed-dev ## At a release: keep the contract, which later ones must not break
+	$(BIN)/buf build --exclude-source-info --output proto/released.json
 
 coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
 	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60

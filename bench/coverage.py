@@ -111,7 +111,7 @@ def list_names() -> dict[str, list[tuple[str, str]]]:
     for name in worker.list_models():
         library = name.partition("/")[0]
         other = library == "torchvision" and name not in classification
-        group = "torchvision, segmentation and video" if other else library
+        group = "torchvision, segmentation, detection and video" if other else library
         names[library].append((group, name))
     return {library: sorted(found) for library, found in names.items()}
 

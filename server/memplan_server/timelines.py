@@ -37,7 +37,7 @@ __all__ = ["CallTimelines", "TimelineCache", "estimation_version", "simulation_v
 
 log = logging.getLogger(__name__)
 
-LIBRARIES = ("torch", "torchvision", "timm", "transformers")
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "diffusers")
 SIMULATION_CODE = ("gpus/libraries.py", "models", "simulate", "timeline.py", "training")
 REPLAY_CODE = (
     "allocator",

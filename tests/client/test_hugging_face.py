@@ -52,7 +52,7 @@ def test_options_replace_fields_and_labels_become_their_number() -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "no JSON"), ("[]", "no fields"), ("{}", "no model_type")],
+    [("{", "no JSON"), ("[]", "no fields"), ("{}", "neither the model_type")],
 )
 def test_what_is_no_configuration(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "config.json"

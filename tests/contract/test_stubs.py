@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RELEASED = ROOT / "proto/released.binpb"
+RELEASED = ROOT / "proto/released.json"
 PROTOS = sorted((ROOT / "proto").glob("memplan/v1/*.proto"))
 
 

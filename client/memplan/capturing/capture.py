@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from memplan.capturing import merging
+from memplan.capturing.accepting import accepted
 from memplan.capturing.batches import Batch, BatchDim
 from memplan.capturing.exporting import export, new_mode
-from memplan.capturing.holdings import Held, holdings
+from memplan.capturing.holdings import Held, floating_type, holdings
 from memplan.capturing.optimizers import groups_of
+from memplan.capturing.products import check_types
 from memplan.capturing.sizes import BATCH_SIZE
 from memplan.capturing.swapping import random_state_kept, swapped
 from memplan.capturing.wrapping import LossFunction, Returned, Step
@@ -22,7 +24,11 @@ from memplan.capturing.writing import UnreadableSizeError, Written, write
 from memplan.errors import CaptureError
 from memplan.types import Graph, GraphOutput, Loss
 
-__all__ = ["capture", "captured"]
+__all__ = ["LARGER_BATCHES", "capture", "captured"]
+
+LARGER_BATCHES = (
+    "the model's code asks how large the batch is: larger ones than {} are taken to do the same"
+)
 
 
 def capture(module: nn.Module, example_inputs: Any, **options: Any) -> Graph:
@@ -52,8 +58,9 @@ def captured(
     batch_dim: BatchDim = 0,
     batch_size: int | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    autocast: bool = True,
 ) -> tuple[Graph, int]:
-    """`capture`, and the batch size of the example.
+    """`capture`, and the batch size of the example; 0 where its inputs are described.
 
     kwargs: what forward() takes by name.
     loss: what computes the loss: called with what the module returns and the `targets`; or a
@@ -62,7 +69,12 @@ def captured(
     batch_dim: where the batch dimension is, in all inputs or by name: {"hidden": 1, "table": None}.
     batch_size: how many samples the example holds. Default: the size of the first batch dimension.
     optimizer: its parameter groups become a part of the graph.
+    autocast: whether the loop may be under autocast, which makes unlike half and single types one.
     """
+    module, assumptions = accepted(module)
+    if not (loss is None or isinstance(loss, Loss) or callable(loss)):
+        said = "The loss must be a function of outputs and targets, or a memplan.Loss, not "
+        raise CaptureError(f"{said}{loss!r:.60}.")
     batch = Batch.of(
         example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,),
         kwargs or {},
@@ -70,18 +82,23 @@ def captured(
         batch_dim=batch_dim,
         batch_size=batch_size,
         forward=module.forward,
+        floating=floating_type(module),
     )
     held = holdings(module, {} if optimizer is None else groups_of(optimizer))
     function = None if isinstance(loss, Loss) else loss
     step = Step(module, batch, function, outputs_only=isinstance(loss, Loss))
-    return _Capturing(step, batch, held).graph(type(module).__name__), batch.batch_size
+    for sentence in assumptions:
+        step.returned.assume(sentence)
+    capturing = _Capturing(step, batch, held, autocast=autocast)
+    return capturing.graph(type(module).__name__), 0 if batch.is_described else batch.batch_size
 
 
 class _Capturing:
     """Tries the ways there are, the best first."""
 
-    def __init__(self, step: Step, batch: Batch, held: Held) -> None:
+    def __init__(self, step: Step, batch: Batch, held: Held, *, autocast: bool) -> None:
         self._step, self._batch, self._held = step, batch, held
+        self._autocast = autocast
 
     def graph(self, name: str) -> Graph:
         """The graph for every batch size, else for that of the example."""
@@ -89,6 +106,8 @@ class _Capturing:
             written, held = self._exported(BATCH_SIZE, dynamic=True)
         except (CaptureError, UnreadableSizeError):
             return self._without_symbols(name)
+        if written.largest_batch_size:
+            self._step.returned.assume(LARGER_BATCHES.format(written.largest_batch_size))
         return _graph(name, self._batch, held, written, self._step.returned)
 
     def _exported(self, batch_size: int, *, dynamic: bool) -> tuple[Written, Held]:
@@ -102,6 +121,7 @@ class _Capturing:
             with mode:
                 tensors = self._batch.fakes(batch_size)
             program = export(self._step, self._batch, tensors, dynamic=dynamic)
+            check_types(program, autocast=self._autocast)
             return write(program, self._batch, held, dynamic=dynamic), held
 
     def _without_symbols(self, name: str) -> Graph:

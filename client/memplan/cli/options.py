@@ -168,7 +168,7 @@ _JOB: list[Decorator[Any]] = [
         "--config",
         "config_file",
         type=click.Path(),
-        help="Hugging Face config.json, or its folder, instead of a MODEL.",
+        help="config.json of transformers or diffusers, or its folder, instead of a MODEL.",
     ),
     click.option(
         "--input",
@@ -218,6 +218,7 @@ _JOB: list[Decorator[Any]] = [
     _member("padding", Padding, f"Of sequences: {_choices(Padding)}. Default: none."),
     _member("routing", Routing, f"Of tokens to experts: {_choices(Routing)}. Default: balanced."),
     _number("images-per-sample", int, "N", "Images beside the text of a sample. Default: 1."),
+    _number("boxes-per-image", int, "N", "Objects in an image, for detection. Default: 8."),
     click.option("--dry-run", is_flag=True, help="Print the job file for this and do nothing."),
 ]
 

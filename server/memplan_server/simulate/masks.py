@@ -61,9 +61,28 @@ def _index(
     return made
 
 
+def _index_put(
+    recorder: Recorder,
+    values: torch.Tensor,
+    indices: Sequence[torch.Tensor | None],
+    source: torch.Tensor,
+    *rest: Any,
+) -> None:
+    """What the masks become, which is gone when the operator has been executed as it is.
+
+    One mask and one number are filled in without. Source: `canDispatchToMaskedFill` in
+    aten/src/ATen/native/TensorAdvancedIndexing.cpp.
+    """
+    given = [i for i in indices if i is not None]
+    if len(given) > 1 or source.dim() > 0:
+        _places = [_nonzero(recorder, i) for i in given if i.dtype in _MASKS]
+
+
 KERNELS: dict[Any, Callable[..., torch.Tensor | None]] = {
     _ATEN.nonzero.default: _nonzero,
     _ATEN.masked_select.default: _masked_select,
     _ATEN.index.Tensor: _index,
+    _ATEN.index_put.default: _index_put,
+    _ATEN.index_put_.default: _index_put,
 }
 """What executes each operator; None means that it can be executed as it is."""

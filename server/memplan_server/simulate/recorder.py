@@ -95,8 +95,10 @@ class Recorder(FakeTensorMode):
             return super().__torch_dispatch__(func, types, args, kwargs)
         if func is _SCALAR_READ:
             return self._read_scalar(args[0])
-        if self._phase is Phase.BACKWARD and accumulation.in_place(func, args, self._unshared):
-            return self.execute(torch.ops.aten.add_.Tensor, *args)
+        if self._phase is Phase.BACKWARD:
+            on_gpu = accumulation.in_place(func, args, self._unshared)
+            if on_gpu is not None:
+                return self.execute(on_gpu, *args)
         packet = func._overloadpacket
         if func in _KERNELS:
             made = _KERNELS[func](self, *args, **(kwargs or {}))

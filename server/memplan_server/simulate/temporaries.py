@@ -10,6 +10,7 @@ the batch size in steps; little else is held when that is computed, at the end o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +142,25 @@ def _efficient_attention_backward(
     return [batch * heads * length * 4]
 
 
+def _index_put(
+    values: Tensor,
+    indices: Sequence[Tensor | None],
+    source: Tensor,
+    accumulate: bool = False,
+    *rest: Any,
+) -> list[int]:
+    """Where rows may meet they are sorted first: places, their order, both sorted, and as much for
+    the sort.
+
+    Source: `index_put_with_sort_kernel` in aten/src/ATen/native/cuda/Indexing.cu.
+    """
+    if not accumulate:
+        return []
+    masks = (torch.bool, torch.uint8)
+    dims = max(1 if i.dtype in masks else i.dim() for i in indices if i is not None)
+    return [8 * math.prod(source.shape[:dims])] * 6
+
+
 def _rounded(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
@@ -149,5 +169,6 @@ TEMPORARIES: dict[Any, Callable[..., Sequence[int]]] = {
     _ATEN._scaled_dot_product_flash_attention_backward.default: _flash_attention_backward,
     _ATEN._flash_attention_backward.default: _flash_attn_backward,
     _ATEN._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_backward,
+    _ATEN.index_put_.default: _index_put,
 }
 """Bytes of what each operator allocates after its results and frees before it returns."""

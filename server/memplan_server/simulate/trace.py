@@ -22,6 +22,7 @@ from memplan_server.models import BuiltModel
 from memplan_server.simulate import (
     attention,
     autocast,
+    detection,
     device,
     flash,
     known,
@@ -52,7 +53,7 @@ class Execution:
 
 def trace_affine(job: TrainingJob, built: BuiltModel, gpu: tuple[int, int]) -> Timeline | None:
     """The timeline at every batch size, or None when the events depend on the batch size."""
-    if built.fixed_batch_size:
+    if built.fixed_batch_size or built.per_sample:
         return None
     prepare(job, built.module)
     first, second = (execute(job, built, gpu, batch_size) for batch_size in BATCH_SIZES)
@@ -97,6 +98,7 @@ def execute(
         _collected_by_step(),
         libraries.unaware_of_fake_tensors(),
         flash.stands_in(),
+        detection.described(),
         placing.restored(built.module),
         recorder,
         _modules_followed(recorder, built.module),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from memplan.types import Assumptions, DataType, InputTensor, Padding, Precision
 from memplan_server import models
 from memplan_server.errors import InvalidJob
 from memplan_server.models import BuiltModel
+from memplan_server.simulate import device, known, worker
 from memplan_server.simulate import trace as tracing
-from memplan_server.simulate import worker
+from memplan_server.simulate.recorder import Recorder
 from memplan_server.simulate.routing import CHOICES, route
 from memplan_server.timeline import Timeline
 
@@ -138,6 +140,66 @@ def test_a_known_mask_selects_what_it_selects() -> None:
     timeline = tracing.trace_affine(mnist(), built, AMPERE)
     assert timeline is not None
     assert timeline.assumptions == ()
+
+
+def known_after(make: Callable[[torch.device], torch.Tensor]) -> torch.Tensor | None:
+    where = device.register()
+    with Recorder(where):
+        return known.value_of(make(where))
+
+
+def written_through_a_view(where: torch.device) -> torch.Tensor:
+    made = torch.arange(4, device=where) * torch.empty((), dtype=torch.int64, device=where).fill_(2)
+    made[1:3] = 9
+    return made
+
+
+CONSTANT = torch.tensor([3, 1, 2])
+
+
+def moved_from_the_host(where: torch.device) -> torch.Tensor:
+    return CONSTANT.to(where) + torch.tensor(1, device=where)
+
+
+def rank_of_something_unknown(where: torch.device) -> torch.Tensor:
+    return torch.randn(1, 3, device=where).sort(1)[1] < 2
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (written_through_a_view, [0, 9, 9, 6]),
+        (moved_from_the_host, [4, 2, 3]),
+        (lambda where: torch.randperm(3, device=where), [0, 1, 2]),
+        (rank_of_something_unknown, [[True, True, False]]),
+        (lambda where: torch.empty(2, device=where).fill_(5).mul_(2), [10, 10]),
+    ],
+)
+def test_values_are_followed(
+    make: Callable[[torch.device], torch.Tensor], value: list[Any]
+) -> None:
+    found = known_after(make)
+    assert found is not None
+    assert found.tolist() == value
+
+
+def unknown_in_part(where: torch.device) -> torch.Tensor:
+    made = torch.zeros(3, device=where)
+    made[1:] = torch.randn(2, device=where)
+    return made
+
+
+def constant_written_to(where: torch.device) -> torch.Tensor:
+    made = torch.tensor([1.0, 2.0], device=where)
+    made.mul_(torch.randn(2, device=where))
+    return made
+
+
+@pytest.mark.parametrize("make", [unknown_in_part, constant_written_to])
+def test_what_is_not_known_is_not_taken_for_known(
+    make: Callable[[torch.device], torch.Tensor],
+) -> None:
+    assert known_after(make) is None
 
 
 @pytest.mark.parametrize("padding", [Padding.NONE, Padding.PADDED, Padding.PACKED])
