@@ -1,6 +1,6 @@
 """Calls of the planner's methods by name: deadlines, conversion, errors, streams and pages.
 
-connection = Connection("localhost:50051", timeout=60.0, retries=3)
+connection = Connection(Endpoint(target="localhost:50051"), timeout=60.0)
 answer = connection.call("EstimateMemory", EstimateMemoryRequest(job=job), timeout=None)
 """
 
@@ -13,15 +13,13 @@ from typing import Any
 
 import grpc
 
-from memplan._channel import open_channel
 from memplan._messages import to_answer, to_message
 from memplan._status import to_error
+from memplan.channel import open_channel
+from memplan.endpoint import Endpoint
 from memplan.v1 import planner_pb2_grpc
 
 __all__ = ["Connection"]
-
-_MOST_RETRIES = 4
-"""gRPC makes at most five attempts."""
 
 
 class Connection:
@@ -29,21 +27,18 @@ class Connection:
 
     def __init__(
         self,
-        target: str,
+        endpoint: Endpoint,
         *,
         timeout: float,
-        retries: int,
-        credentials: grpc.ChannelCredentials | None = None,
         options: Sequence[tuple[str, Any]] = (),
     ) -> None:
-        """Nothing is sent before the first call. Raises ValueError for impossible arguments."""
+        """Nothing is sent before the first call. Raises ValueError for impossible arguments, and
+        what `open_channel` raises."""
         if not timeout > 0:
             raise ValueError(f"timeout must be seconds above 0, not {timeout}")
-        if not 0 <= retries <= _MOST_RETRIES:
-            raise ValueError(f"retries must be 0 to {_MOST_RETRIES}, not {retries}")
-        self.target = target
+        self.target = endpoint.target
         self._timeout = timeout
-        self._channel = open_channel(target, credentials, retries, options)
+        self._channel = open_channel(endpoint, options)
         stub: Any = planner_pb2_grpc.MemoryPlannerStub  # generated: it has no annotations
         self._stub = stub(self._channel)
 

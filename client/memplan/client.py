@@ -6,22 +6,22 @@
 
 Every call has a deadline. Calls that fail because the server cannot be reached are retried, and no
 others. A target that resolves to several addresses (a headless Service, `dns:///name:50051`, a list
-`ipv4:10.0.0.1:50051,10.0.0.2:50051`) is used in turn, servers that drain left out.
+`a:50051,b:50051`) is used in turn, servers that drain left out; what is only host:port may be a
+proxy that does so.
 
 Methods raise `memplan.errors` and nothing else for what servers and networks do.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from memplan._channel import read_credentials
 from memplan._connection import Connection
+from memplan.endpoint import DEFAULT_TARGET, Endpoint
 from memplan.types import (
     AccumulationPlan,
     BatchSizeRecommendation,
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_TARGET", "Client"]
 
-DEFAULT_TARGET = "localhost:50051"
 _TIME_LIMIT = timedelta(seconds=60)
 """The server's own for a profile that names none."""
 
@@ -69,32 +68,49 @@ class Client:
         target: str | None = None,
         *,
         timeout: float = 60.0,
-        retries: int = 3,
-        tls: bool = False,
+        retries: int | None = None,
+        tls: bool | None = None,
         root_certificates: str | Path | None = None,
         client_certificate: str | Path | None = None,
         client_key: str | Path | None = None,
+        server_name: str | None = None,
+        token_file: str | Path | None = None,
+        plaintext_token: bool | None = None,
+        keepalive: float | None = None,
         options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         """Nothing is sent before the first call.
 
-        target: host:port, or any gRPC target. Default: $MEMPLAN_SERVER, else localhost:50051.
+        target: host:port, several with commas between them, or any gRPC target. Without one it is
+        $MEMPLAN_SERVER, else localhost:50051, and what is not given comes from the environment too.
         timeout: seconds that each call may take unless its own `timeout` says otherwise.
-        retries: how often a call is tried again while the server cannot be reached, 0 to 4.
+        retries: how often a call is tried again while the server cannot be reached, 0 to 4;
+        default 3. Never tried again: `profile_memory`.
         tls: encrypt; implied by the three files. `root_certificates` are the authorities trusted
-        (PEM; default: the system's), `client_certificate` and `client_key` what the client shows.
+        (PEM; default: the system's), `client_certificate` and `client_key` what the client shows,
+        `server_name` whom the server's certificate has to name, where that is not the target.
+        token_file: file with the token that says who asks. It needs TLS, or `plaintext_token`
+        where something else encrypts.
+        keepalive: seconds of silence, at least 10, after which the server is asked whether it is
+        still there.
         options: further gRPC channel options.
 
-        Raises ValueError for impossible arguments and OSError for files that cannot be read.
+        Files are read again when they change. Raises ValueError for impossible arguments and
+        OSError for files that cannot be read.
         """
-        files = (root_certificates, client_certificate, client_key)
-        self._connection = Connection(
-            target or os.environ.get("MEMPLAN_SERVER") or DEFAULT_TARGET,
-            timeout=timeout,
+        endpoint = Endpoint.of(
+            target or None,
             retries=retries,
-            credentials=read_credentials(*files) if tls or any(files) else None,
-            options=options,
+            tls=tls,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            client_key=client_key,
+            server_name=server_name,
+            token_file=token_file,
+            plaintext_token=plaintext_token,
+            keepalive=keepalive,
         )
+        self._connection = Connection(endpoint, timeout=timeout, options=options)
 
     @property
     def target(self) -> str:

@@ -1,6 +1,6 @@
 """Profiles that other servers measure.
 
-    remotes = Remotes([Remote("gpu-0:50051"), Remote("gpu-1:50051")])
+    remotes = Remotes([Remote(Endpoint(target=name)) for name in ("gpu-0:50051", "gpu-1:50051")])
     for event in remotes.profile(asked, call): ...
 
 The one with the fewest profiles of this server comes first. Where one is unhealthy, busy, without
@@ -21,6 +21,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from memplan.channel import open_channel
+from memplan.endpoint import Endpoint
 from memplan.types import ProfileMemoryRequest, ProfileMemoryResponse
 from memplan.v1 import planner_pb2
 from memplan.v1.planner_pb2_grpc import MemoryPlannerStub
@@ -64,21 +66,18 @@ class _Elsewhere(Exception):
 class Remote:
     """One profiler."""
 
-    def __init__(self, target: str, credentials: Any = None) -> None:
-        """Does not connect before it is asked."""
-        self.target = target
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Does not connect before it is asked. Raises OSError and ValueError for its files."""
+        self.target = endpoint.target
         self.in_flight = 0
         """Profiles of this server that it has; the owner counts."""
-        if credentials is None:
-            self._channel = grpc.insecure_channel(target, OPTIONS)
-        else:
-            self._channel = grpc.secure_channel(target, credentials, OPTIONS)
+        self._channel = open_channel(endpoint, OPTIONS)
 
     def profile(self, asked: Asked, call: Call) -> Iterator[ProfileMemoryResponse]:
         """What it streams. Raises _Elsewhere, or what ends the profile for good."""
         self._check_health(call)
-        stub = MemoryPlannerStub(self._channel)  # type: ignore[no-untyped-call]
-        stream = stub.ProfileMemory(
+        stub: Any = MemoryPlannerStub  # generated: it has no annotations
+        stream = stub(self._channel).ProfileMemory(
             to_proto(_request(asked)),
             timeout=call.remaining_s(),
             metadata=((FORWARDED, "1"),),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-import grpc
-
+from memplan.endpoint import Endpoint
 from memplan.types import (
     DeviceType,
     GpuTarget,
@@ -75,15 +74,20 @@ def make_profiler(
 def _remotes(settings: Settings) -> Remotes | None:
     if not settings.profiler:
         return None
-    credentials = None
-    if settings.profiler_ca is not None:
-        key, chain = settings.tls_key, settings.tls_cert
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=settings.profiler_ca.read_bytes(),
-            private_key=key.read_bytes() if key is not None else None,
-            certificate_chain=chain.read_bytes() if chain is not None else None,
+    encrypted = settings.profiler_ca is not None
+    endpoints = [
+        Endpoint(
+            target=target,
+            retries=0,
+            root_certificates=settings.profiler_ca,
+            client_certificate=settings.tls_cert if encrypted else None,
+            client_key=settings.tls_key if encrypted else None,
+            token_file=settings.profiler_token_file,
+            plaintext_token=not encrypted,
         )
-    return Remotes(remotes=[Remote(target, credentials) for target in settings.profiler])
+        for target in settings.profiler
+    ]
+    return Remotes(remotes=[Remote(endpoint) for endpoint in endpoints])
 
 
 class _Estimates:
