@@ -1,0 +1,32 @@
+{{/* Rules of network policies. */}}
+
+{{/* Ingress to a named port: (list "grpc" peers) */}}
+{{- define "memplan.network.port" -}}
+- ports:
+    - port: {{ index . 0 }}
+  {{- with index . 1 }}
+  from:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- define "memplan.network.dns" -}}
+- ports:
+    - port: 53
+      protocol: UDP
+    - port: 53
+      protocol: TCP
+{{- end }}
+
+{{- define "memplan.network.profileStore" -}}
+{{- with .Values.profileStore }}
+{{- if .existingSecret -}}
+- ports:
+    - port: {{ .port }}
+  {{- with .peers }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
