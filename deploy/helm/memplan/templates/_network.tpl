@@ -30,3 +30,30 @@
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* Egress to the gRPC port of the pods of a component: (list . "estimator") */}}
+{{- define "memplan.network.toPods" -}}
+- to:
+    - podSelector:
+        matchLabels:
+          {{- include "memplan.selectorLabels" . | nindent 10 }}
+  ports:
+    - port: grpc
+{{- end }}
+
+{{/* Ingress to the gRPC port from the pods of a component: (list . "webhook") */}}
+{{- define "memplan.network.fromPods" -}}
+- from:
+    - podSelector:
+        matchLabels:
+          {{- include "memplan.selectorLabels" . | nindent 10 }}
+  ports:
+    - port: grpc
+{{- end }}
+
+{{- define "memplan.network.apiServer" -}}
+- ports:
+    {{- range .Values.networkPolicy.apiServerPorts }}
+    - port: {{ . }}
+    {{- end }}
+{{- end }}

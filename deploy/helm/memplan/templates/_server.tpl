@@ -6,22 +6,7 @@
 {{- $root := .root }}
 {{- $values := .values -}}
 metadata:
-  labels:
-    {{- include "memplan.selectorLabels" (list $root .component) | nindent 4 }}
-    {{- with mustMerge (dict) $values.podLabels $root.Values.commonLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-  {{- $scraped := and $root.Values.metrics.podAnnotations (not $root.Values.metrics.serviceMonitor.enabled) }}
-  {{- if or $scraped $values.podAnnotations }}
-  annotations:
-    {{- if $scraped }}
-    prometheus.io/scrape: "true"
-    prometheus.io/port: {{ $root.Values.ports.metrics | quote }}
-    {{- end }}
-    {{- with $values.podAnnotations }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-  {{- end }}
+  {{- include "memplan.pod.metadata" . | nindent 2 }}
 spec:
   serviceAccountName: {{ include "memplan.serviceAccountName" $root }}
   automountServiceAccountToken: false
@@ -29,37 +14,7 @@ spec:
   enableServiceLinks: false
   # Longer than the preStop pause and MEMPLAN_DRAIN_TIME together.
   terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
-  {{- with $root.Values.image.pullSecrets }}
-  imagePullSecrets:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.runtimeClassName }}
-  runtimeClassName: {{ . }}
-  {{- end }}
-  {{- with $values.priorityClassName }}
-  priorityClassName: {{ . }}
-  {{- end }}
-  securityContext:
-    {{- include "memplan.podSecurityContext" $root | nindent 4 }}
-  {{- with $values.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  topologySpreadConstraints:
-    - maxSkew: 1
-      topologyKey: kubernetes.io/hostname
-      whenUnsatisfiable: ScheduleAnyway
-      labelSelector:
-        matchLabels:
-          {{- include "memplan.selectorLabels" (list $root .component) | nindent 10 }}
+  {{- include "memplan.pod.placement" . | nindent 2 }}
   containers:
     - name: server
       image: {{ .image }}
@@ -114,6 +69,7 @@ spec:
     {{- end }}
 {{- end }}
 
+{{/* Settings as environment variables: those of the values, then those that the chart makes. */}}
 {{- define "memplan.server.env" -}}
 {{- $root := .root }}
 {{- $settings := mustMergeOverwrite (dict) .values.settings .settings }}
@@ -122,6 +78,9 @@ spec:
 {{- if $root.Values.tls.existingSecret }}
 {{- $_ := set $settings "tlsCert" "/etc/memplan/tls/tls.crt" }}
 {{- $_ := set $settings "tlsKey" "/etc/memplan/tls/tls.key" }}
+{{- if $settings.profiler }}
+{{- $_ := set $settings "profilerCa" "/etc/memplan/tls/ca.crt" }}
+{{- end }}
 {{- if $root.Values.tls.clientCertificates }}
 {{- $_ := set $settings "tlsClientCa" "/etc/memplan/tls/ca.crt" }}
 {{- end }}
