@@ -72,7 +72,7 @@ spec:
 {{/* Settings as environment variables: those of the values, then those that the chart makes. */}}
 {{- define "memplan.server.env" -}}
 {{- $root := .root }}
-{{- $settings := mustMergeOverwrite (dict) .values.settings .settings }}
+{{- $settings := mustMergeOverwrite (dict) (default dict .values.settings) .settings }}
 {{- $_ := set $settings "listen" (printf "0.0.0.0:%v" $root.Values.ports.grpc) }}
 {{- $_ := set $settings "metricsPort" $root.Values.ports.metrics }}
 {{- if $root.Values.tls.existingSecret }}
