@@ -86,7 +86,7 @@ def serve(
     Raises OSError when an address is taken or a TLS file cannot be read.
     """
     with ExitStack() as stack:
-        metrics = Metrics()
+        metrics = Metrics(node=settings.node_name)
         service = _service(settings, metrics, tasks_module, measure, stack)
         server, healthy = _grpc_server(settings, metrics, service)
         port = _bind(server, settings)

@@ -8,23 +8,59 @@ process. Names, units and labels follow the Prometheus conventions; labels come 
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from memplan_server.inventory import GpuCollector
+from memplan_server.recent_jobs import RecentJobs
 
-__all__ = ["Metrics"]
+__all__ = ["ComputedGauge", "Metrics"]
 
 REQUEST_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SIMULATION_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+WORKER_ENDS = ("time_limit", "memory_limit", "cancelled", "died", "start")
+PROFILE_OUTCOMES = (
+    *("done", "out_of_memory", "cancelled", "time_limit", "refused", "no_device", "unreachable"),
+    *("invalid_job", "crashed", "relayed", "failed"),
+)
 RATIOS = (0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5)
+
+
+Values = Mapping[tuple[str, ...], float]
+
+
+class ComputedGauge(Collector):
+    """A gauge all of whose samples are worked out together, at each scrape."""
+
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str], *, registry: CollectorRegistry
+    ) -> None:
+        self._described = name, documentation, labels
+        self._values: Callable[[], Values] = dict
+        registry.register(self)
+
+    def set_function(self, values: Callable[[], Values]) -> None:
+        """Where the values come from, by the values of the labels."""
+        self._values = values
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The samples of now."""
+        name, documentation, labels = self._described
+        family = GaugeMetricFamily(name, documentation, labels=labels)
+        for of_labels, value in self._values().items():
+            family.add_metric(of_labels, value)
+        yield family
 
 
 class Metrics:
     """The server's metrics and the registry that holds them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, node: str = "") -> None:
+        """`node` is what schedulers call this machine."""
         self.registry = CollectorRegistry()
         self._of_requests(self.registry)
         self._of_workers(self.registry)
@@ -33,7 +69,9 @@ class Metrics:
             "memplan_build", "Versions this server was built from.", registry=self.registry
         )
         build.info({"version": version("memplan"), "python": platform.python_version()})
-        self.registry.register(GpuCollector())
+        self.registry.register(GpuCollector(node))
+        self.recent_jobs = RecentJobs()
+        self.registry.register(self.recent_jobs)
 
     def _of_requests(self, registry: CollectorRegistry) -> None:
         """Calls, caches and answers."""
@@ -89,11 +127,11 @@ class Metrics:
         )
         self.worker_ends = Counter(
             "memplan_worker_ends_total",
-            "Worker processes that ended before the server, by reason (time_limit, memory_limit, "
-            "cancelled, died, start).",
+            f"Worker processes that ended before the server, by reason ({', '.join(WORKER_ENDS)}).",
             ["reason"],
             registry=registry,
         )
+        _begin(self.worker_ends, WORKER_ENDS)
         self.simulation_seconds = Histogram(
             "memplan_simulation_duration_seconds",
             "Time a worker process spends on one task.",
@@ -105,14 +143,21 @@ class Metrics:
         """Jobs that are really run, and how predictions compare."""
         self.profiles = Counter(
             "memplan_profiles_total",
-            "Profiles that ended, by outcome (done, out_of_memory, cancelled, time_limit, refused, "
-            "no_device, unreachable, invalid_job, crashed, relayed, failed).",
+            f"Profiles that ended, by outcome ({', '.join(PROFILE_OUTCOMES)}).",
             ["outcome"],
             registry=registry,
         )
+        _begin(self.profiles, PROFILE_OUTCOMES)
         self.profiles_queued = Gauge(
             "memplan_profiles_queued",
             "Profiles that wait for a device of this machine.",
+            registry=registry,
+        )
+        self.profile_devices = ComputedGauge(
+            "memplan_profile_devices",
+            "Devices of this machine that profiles run on, by state: idle, busy (with a profile), "
+            "occupied (by others, or not to be used).",
+            ["device_type", "gpu_type", "state"],
             registry=registry,
         )
         self.profile_seconds = Histogram(
@@ -133,3 +178,9 @@ class Metrics:
             buckets=RATIOS,
             registry=registry,
         )
+
+
+def _begin(counter: Counter, values: Sequence[str]) -> None:
+    """Show each value of the label from the start: increase() does not see a sample come."""
+    for value in values:
+        counter.labels(value)

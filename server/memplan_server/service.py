@@ -38,6 +38,8 @@ ANSWER = "answer"
 BUSY = "Nothing was measured: the server has as many profiles under way as it may."
 ENTRY_BYTES = 500
 """What Python takes for one kept answer besides the bytes of request and response."""
+NOTE_BYTES = 500
+"""What it takes for what the metrics get to know of one GPU."""
 
 Method = Callable[[Any, Call], Any]
 Key = tuple[str, bytes, Hashable]
@@ -51,7 +53,7 @@ class _Answer:
     """A serialised response, and what giving it adds to the metrics."""
 
     data: bytes
-    verdicts: tuple[Any, ...]
+    notes: tuple[Callable[[], None], ...]
     lasting: bool
     """Whether the same request gets it again."""
 
@@ -123,14 +125,12 @@ class PlannerService:
                     self._answers.put(key, found)
             else:
                 hit()
-            for count in found.verdicts:
-                count()
-            return found.data
+            return _given(found)
 
         return answer
 
     def _answer_anew(self, name: str, data: bytes, context: Any) -> bytes:
-        return self._make(name, data, context).data
+        return _given(self._make(name, data, context))
 
     def _make(self, name: str, data: bytes, context: Any) -> _Answer:
         """Convert, call, convert."""
@@ -139,10 +139,11 @@ class PlannerService:
             call = _call(context, self._call_time_limit_s)
             request = _request(message_class, data)
             if not _is_to_be_measured(request):
-                return self._answer(method(request, call))
+                return self._answer(request, method(request, call))
             if not self._free_for_profiles.acquire(blocking=False):
                 plan = method(replace(request, measurement_budget=None), call)
-                return self._answer(replace(plan, measurement_notes=(BUSY,)), lasting=False)
+                plan = replace(plan, measurement_notes=(BUSY,))
+                return self._answer(request, plan, lasting=False)
         try:
             return self._measured_plan(request, context)
         finally:
@@ -154,11 +155,12 @@ class PlannerService:
         longest_s = self._call_time_limit_s + request.measurement_budget.total_seconds()
         call = _call(context, longest_s)
         response = self._planner.plan_job(request, call, peer=_host(context.peer()))
-        return self._answer(response, lasting=False)
+        return self._answer(request, response, lasting=False)
 
-    def _answer(self, response: object, *, lasting: bool = True) -> _Answer:
+    def _answer(self, request: object, response: object, *, lasting: bool = True) -> _Answer:
         serialised = to_proto(response).SerializeToString(deterministic=True)
-        return _Answer(serialised, self._verdicts(response), lasting)
+        notes = self._metrics.recent_jobs.notes(request, response)
+        return _Answer(serialised, (*self._verdicts(response), *notes), lasting)
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -203,8 +205,15 @@ def _is_to_be_measured(request: object) -> bool:
     return isinstance(request, types.PlanJobRequest) and request.measurement_budget is not None
 
 
+def _given(answer: _Answer) -> bytes:
+    """What is sent, once the metrics know of it."""
+    for note in answer.notes:
+        note()
+    return answer.data
+
+
 def _weigh(key: Key, answer: _Answer) -> int:
-    return len(key[1]) + len(answer.data) + ENTRY_BYTES
+    return len(key[1]) + len(answer.data) + ENTRY_BYTES + NOTE_BYTES * len(answer.notes)
 
 
 def _call(context: Any, longest_s: float) -> Call:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from importlib.util import find_spec
@@ -138,6 +139,10 @@ class Settings:
     metrics_port: int | None = field(
         default=None,
         metadata=about(port, "Port of the metrics, on the host of --listen.", "no metrics"),
+    )
+    node_name: str = field(
+        default_factory=socket.gethostname,
+        metadata=about(str, "What metrics call this machine.", "the host's name"),
     )
     data_dir: Path = field(
         default_factory=cache_directory,

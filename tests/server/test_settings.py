@@ -12,6 +12,7 @@ from memplan_server.settings import Settings, SettingsError
 VALUES = {
     "listen": ("0.0.0.0:1", "0.0.0.0:1"),
     "metrics_port": ("9464", 9464),
+    "node_name": ("gpu-7", "gpu-7"),
     "data_dir": ("/data", Path("/data")),
     "workers": ("3", 3),
     "worker_memory_limit": ("2 GiB", 2 << 30),

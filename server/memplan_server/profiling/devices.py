@@ -23,6 +23,7 @@ from typing import Any
 from memplan.types import DeviceType
 from memplan_server.errors import UnknownName
 from memplan_server.gpus.catalog import GpuCatalog
+from memplan_server.inventory import instances
 
 __all__ = ["Device", "Gpus", "processor"]
 
@@ -140,7 +141,7 @@ class Gpus:
             handle = self._named(entry, count)
             if handle is None:
                 return
-            yield from self._instances(handle)
+            yield from instances(self._nvml, handle)
 
     def _named(self, entry: str, count: int) -> Any:
         if entry.isdecimal():
@@ -153,19 +154,6 @@ class Gpus:
             if str(self._nvml.nvmlDeviceGetUUID(handle)).startswith(entry):
                 return handle
         return None
-
-    def _instances(self, handle: Any) -> Iterator[Any]:
-        """The GPU, or its MIG instances where it is in MIG mode."""
-        nvml = self._nvml
-        mode = self._answer("nvmlDeviceGetMigMode", handle)
-        if not mode or mode[0] != nvml.NVML_DEVICE_MIG_ENABLE:
-            yield handle
-            return
-        for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-            try:
-                yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-            except nvml.NVMLError:
-                continue  # slots may be empty
 
     def _others(self, handle: Any) -> list[int]:
         found = self._answer("nvmlDeviceGetComputeRunningProcesses", handle) or ()

@@ -28,6 +28,7 @@ from memplan_server.profiling.predicted import PredictingProfiler
 from memplan_server.profiling.queue import DeviceQueue
 from memplan_server.profiling.remote import Remote, Remotes
 from memplan_server.profiling.routed import RoutedProfiler
+from memplan_server.profiling.states import device_states
 from memplan_server.settings import Settings
 from memplan_server.timelines import CallTimelines, TimelineCache, estimation_version
 
@@ -52,6 +53,7 @@ def make_profiler(
     cpu = Device(type=DeviceType.CPU, name=processor())
     queue = DeviceQueue((*gpus.devices(), cpu), most_waiting=settings.profile_queue_length)
     metrics.profiles_queued.set_function(lambda: len(queue))
+    metrics.profile_devices.set_function(lambda: device_states(queue, gpus))
     estimates = _Estimates(knowledge, timelines)
     local = LocalProfiler(
         queue=queue,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_nvml import Gpu, Nvml
 from prometheus_client.parser import text_string_to_metric_families
 from serving import Served, Starter, estimate
 from test_service import plan
@@ -90,22 +91,38 @@ def nvml(count: int, error: type[Exception] = RuntimeError) -> Any:
     )
 
 
+def gpu_samples(monkeypatch: pytest.MonkeyPatch, nvml: Any, name: str) -> list[tuple[Any, float]]:
+    """Labels and value of the samples of one metric of the GPUs."""
+    monkeypatch.setattr("memplan_server.inventory.load_nvml", lambda: nvml)
+    samples = [s for metric in GpuCollector("node-1").collect() for s in metric.samples]
+    return [(s.labels, s.value) for s in samples if s.name == name]
+
+
 def test_gpus_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memplan_server.inventory.load_nvml", lambda: nvml(2))
-    samples = [sample for metric in GpuCollector().collect() for sample in metric.samples]
-    free = [s for s in samples if s.name == "memplan_gpu_memory_free_bytes"]
-    assert [(s.labels, s.value) for s in free] == [
-        ({"gpu": "0", "uuid": "GPU-0"}, 4),
-        ({"gpu": "1", "uuid": "GPU-1"}, 4),
+    labels = {"node": "node-1", "gpu_type": "nvidia-t4"}
+    assert gpu_samples(monkeypatch, nvml(2), "memplan_gpu_memory_free_bytes") == [
+        ({"gpu": "0", "uuid": "GPU-0", **labels}, 4),
+        ({"gpu": "1", "uuid": "GPU-1", **labels}, 4),
     ]
-    named = [s.labels["name"] for s in samples if s.name == "memplan_gpu_info"]
-    assert named == ["Tesla T4", "Tesla T4"]
+    named = gpu_samples(monkeypatch, nvml(2), "memplan_gpu_info")
+    assert [labels["name"] for labels, _ in named] == ["Tesla T4", "Tesla T4"]
 
 
 def test_a_gpu_that_cannot_be_read_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memplan_server.inventory.load_nvml", lambda: nvml(3))
-    samples = [sample for metric in GpuCollector().collect() for sample in metric.samples]
-    assert len([s for s in samples if s.name == "memplan_gpu_memory_total_bytes"]) == 2
+    found = gpu_samples(monkeypatch, nvml(4), "memplan_gpu_memory_total_bytes")
+    assert [labels["gpu"] for labels, _ in found] == ["0", "1", "3"]
+
+
+def test_a_gpu_in_slices_counts_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "NVIDIA A100-SXM4-40GB"
+    slices = [Gpu("MIG-1", f"{name} MIG 3g.20gb"), None, Gpu("MIG-2", "NVIDIA Z9 MIG 1g.5gb")]
+    gpus = Nvml(Gpu("GPU-1", name, instances=slices), Gpu("GPU-2", name))
+    found = gpu_samples(monkeypatch, gpus, "memplan_gpu_memory_total_bytes")
+    assert [(one["gpu"], one["uuid"], one["gpu_type"]) for one, _ in found] == [
+        ("0", "MIG-1", "nvidia-a100-40gb-mig-3g.20gb"),
+        ("0", "MIG-2", "unknown"),
+        ("1", "GPU-2", "nvidia-a100-40gb"),
+    ]
 
 
 def test_the_text_can_be_read_back(fake: Served) -> None:

@@ -9,7 +9,7 @@ import fake_measure
 import grpc
 import pytest
 from fake_nvml import Gpu, Nvml
-from serving import SOON_S, Served, Starter
+from serving import SOON_S, Served, Starter, wait_until
 from test_profile_memory import profile, refusal, request, running
 
 from memplan.v1 import planner_pb2 as pb
@@ -128,3 +128,25 @@ def test_batch_sizes_are_found_in_few_runs(with_gpu: Served) -> None:
     assert found.fastest_micro_batch_size >= fake_measure.KNEE
     assert found.micro_batch_size == 8
     assert found.peak_allocated_bytes == 8 * MIB
+
+
+def states(served: Served) -> dict[str, float]:
+    """What the metrics say of the one H100."""
+    labels = f'device_type="cuda",gpu_type="{H100}",state='
+    sample = f"memplan_profile_devices{{{labels}"
+    return {s: served.metric(f'{sample}"{s}"}}') for s in ("idle", "busy", "occupied")}
+
+
+def test_what_devices_do_is_seen(
+    with_gpu: Served, gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_TASKS_GATE", str(tmp_path / "gate"))
+    assert states(with_gpu) == {"idle": 1, "busy": 0, "occupied": 0}
+    with running(with_gpu, "gated") as stream:
+        gpu.processes = [77]  # its own process, as NVML sees it
+        assert states(with_gpu) == {"idle": 0, "busy": 1, "occupied": 0}
+        (tmp_path / "gate").touch()
+        list(stream)
+    wait_until(lambda: states(with_gpu) == {"idle": 0, "busy": 0, "occupied": 1})
+    cpu = 'memplan_profile_devices{device_type="cpu",gpu_type="",state="idle"}'
+    assert with_gpu.metric(cpu) == 1
