@@ -1,0 +1,125 @@
+"""The Helm chart as files: in step with the server, the version, the rules and its own values."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import fields
+from typing import Any
+
+import chart_files
+import jsonschema
+import pytest
+import yaml
+
+from memplan_server.settings import Settings, SettingsError
+
+ROOT = chart_files.ROOT
+CHART = chart_files.CHART
+SCHEMA = json.loads(chart_files.SCHEMA.read_text())
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+SETTINGS = SCHEMA["$defs"]["settings"]["properties"]
+CANDIDATES = (0, 1, 2, 0.5, -1, 16, 86_400, 86_401, 10_001, 10_000_001, True, False)
+CANDIDATES += ("8GiB", "512 MiB", "0GiB", "8Gi", "8GB", "1048576", "", "debug", "JSON", "text")
+LISTS = (["gpu-0:50051"], ["a:1", "dns:///b:1"], ["a:1,b:1"], [""], [" "])
+
+
+def test_what_is_written_from_other_files_is_up_to_date() -> None:
+    assert chart_files.SCHEMA.read_text() == chart_files.schema(), "run: make chart"
+    assert chart_files.README.read_text() == chart_files.readme(), "run: make chart"
+
+
+def test_every_value_is_described() -> None:
+    described = dict(chart_files.described((CHART / "values.yaml").read_text()))
+    assert set(leaves(VALUES, described)) == set(described)
+    assert all(meaning.endswith(".") for meaning in described.values())
+
+
+def leaves(values: dict[str, Any], described: dict[str, str], prefix: str = "") -> list[str]:
+    """Paths that users set: those that are described, and what is not a mapping."""
+    found = []
+    for name, value in values.items():
+        path = prefix + name
+        if path in described or not isinstance(value, dict) or not value:
+            found.append(path)
+        else:
+            found += leaves(value, described, f"{path}.")
+    return found
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == version
+
+
+def test_the_rules_are_those_for_prometheus() -> None:
+    (rules,) = CHART.glob("files/rules.yaml")
+    assert rules.resolve() == ROOT / "deploy" / "prometheus" / "rules.yaml"
+
+
+def test_the_defaults_keep_to_the_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.Draft202012Validator(SCHEMA).validate(VALUES)
+
+
+def test_each_setting_is_a_value() -> None:
+    names = {spec.name for spec in fields(Settings)}
+    assert set(chart_files.OWNED) <= names
+    assert set(SETTINGS) == {chart_files.camel(name) for name in names - set(chart_files.OWNED)}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_schema_takes_what_the_server_takes(name: str) -> None:
+    """Exactly that for every type but text, of which the server takes what YAML writes otherwise."""
+    (variable,) = {s.name for s in fields(Settings) if chart_files.camel(s.name) == name}
+    validator = jsonschema.Draft202012Validator(SETTINGS[name])
+    taken = 0
+    for value in (*CANDIDATES, *LISTS):
+        valid = validator.is_valid(value)
+        taken += valid
+        if valid or not isinstance(value, str | list):
+            assert valid == understood(variable, value) or wrong_type(validator, value), value
+    assert taken
+
+
+def understood(name: str, value: Any) -> bool:
+    """Whether the server starts with a value as the chart writes it."""
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    if isinstance(value, bool):
+        text = text.lower()
+    try:
+        Settings.parse([], {f"MEMPLAN_{name.upper()}": text})
+    except SettingsError:
+        return False
+    return bool(text)
+
+
+def wrong_type(validator: jsonschema.Draft202012Validator, value: Any) -> bool:
+    """Whether the schema refuses a type, such as 1 for true, that the server would read."""
+    return any(error.validator in ("type", "enum", "anyOf") for error in validator.iter_errors(value))
+
+
+def test_profilers_never_share_their_gpu() -> None:
+    resource = SCHEMA["properties"]["profiler"]["properties"]["gpuResource"]
+    validator = jsonschema.Draft202012Validator(resource)
+    assert validator.is_valid("nvidia.com/gpu")
+    assert validator.is_valid("nvidia.com/mig-1g.10gb")
+    assert not validator.is_valid("nvidia.com/gpu.shared")
+
+
+def test_commands_name_values_that_exist() -> None:
+    pages = [CHART / "README.md", ROOT / "docs" / "server.md"]
+    given = {
+        path
+        for page in pages
+        for path in re.findall(r"--set(?:-string)? ([\w.]+)=", page.read_text())
+    }
+    assert given
+    for path in given:
+        schema: Any = SCHEMA
+        for part in path.split("."):
+            if "$ref" in schema:
+                schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+            schema = schema["properties"][part]
