@@ -15,7 +15,7 @@ DEBIAN_PACKAGES := prometheus postgresql munge python3-venv slurm-client slurmct
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
-.PHONY: help plan test test-integration lint proto coverage-models accuracy calibrate corpus speed clean
+.PHONY: help plan test test-integration lint proto chart coverage-models accuracy calibrate corpus speed clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lint: $(VENV)/.installed-dev ## Check style, types and the contract
 proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 		--grpc_python_out=client proto/memplan/v1/*.proto
+
+chart: $(VENV)/.installed-dev ## Write what follows from the Helm chart: its tables, its schema, the plain manifests
+	$(BIN)/python tests/deploy/chart_files.py
 
 coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
 	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60
