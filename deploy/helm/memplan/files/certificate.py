@@ -4,7 +4,7 @@
     certificate.py trust --name memplan-webhook-tls --configuration memplan-webhook
 
 `secret` leaves a Secret alone that is there and good for a year or more. Needs the `openssl` command;
-else the standard library. Exits with 1 and the API server's words when that refuses.
+else the standard library. Exits with 1 and a sentence, the API server's where that refuses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -151,6 +151,10 @@ def main() -> None:
             print(trust(api, given.name, given.configuration))
     except HTTPError as error:
         sys.exit(f"{error.url} answers {error.code}: {error.read().decode(errors='replace')}")
+    except URLError as error:
+        sys.exit(f"{api.url} cannot be asked: {error.reason}")
+    except FileNotFoundError as error:
+        sys.exit(f"The image lacks the command {error.filename}: build it on a base that has it.")
 
 
 if __name__ == "__main__":
