@@ -79,7 +79,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo 'Installing the development tools into $(VENV) ...'
-	@$(INSTALL) --editable '.[cli,server,models,postgresql,dev]'
+	@$(INSTALL) --editable '.[cli,kubernetes,server,models,postgresql,dev]'
 	@touch $@
 
 $(BIN)/python:

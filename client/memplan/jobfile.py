@@ -69,11 +69,16 @@ def load(path: str | Path) -> PlanJobRequest:
 
 
 def parse(
-    data: bytes | str, *, source: str = "the job file", folder: Path | None = None
+    data: bytes | str,
+    *,
+    source: str = "the job file",
+    folder: Path | None = None,
+    files: bool = True,
 ) -> PlanJobRequest:
     """The request in the text of a job file; `source` is what messages call it.
 
-    Files that it names are looked for from `folder`, the working directory by default.
+    Files that it names are looked for from `folder`, the working directory by default; without
+    `files` it may name none: for texts of others than who reads them.
     """
     if len(data) > _LARGEST_FILE:
         raise JobFileError(f"{source} is larger than {_LARGEST_FILE >> 20} MiB")
@@ -81,7 +86,7 @@ def parse(
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise JobFileError(f"{source} is not UTF-8 text: byte {error.start} is wrong") from error
-    return _request(_read(text, source), source, folder or Path())
+    return _request(_read(text, source), source, (folder or Path()) if files else None)
 
 
 def dump(request: PlanJobRequest, *, style: str = "yaml") -> str:
@@ -124,7 +129,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _request(data: Any, source: str, folder: Path) -> PlanJobRequest:
+def _request(data: Any, source: str, folder: Path | None) -> PlanJobRequest:
     if not isinstance(data, Mapping):
         found = "is empty" if data is None else "has no fields at its top"
         raise JobFileError(f"{source} {found}: it needs at least `model: NAME`")
@@ -172,8 +177,10 @@ def _known_fields(data: Mapping[Any, Any]) -> tuple[dict[str, Any], list[Violati
     return known, sorted(violations, key=lambda v: v.field)
 
 
-def _model_of_file(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _model_of_file(data: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     """The fields of a model whose `config` is in a file. Raises JobFileError for that file."""
+    if folder is None:
+        raise JobFileError("model.config_file: no file can be read here; write it out as config")
     others = {key: value for key, value in data.items() if key != "config_file"}
     path = data["config_file"]
     if not isinstance(path, str):

@@ -35,14 +35,19 @@ OWNED = {
     "tls_key": "`tls.existingSecret`",
     "tls_client_ca": "`tls.clientCertificates`",
     "profiler_ca": "`tls.existingSecret`",
+    "node_name": "the chart: the name of the pod's node",
     "profile_store_url": "`profileStore.existingSecret`",
 }
 """Settings that other values of the chart make."""
 
 PLAIN_VALUES: dict[str, dict[str, str]] = {
     "estimator": {},
-    "webhook": {"webhook.enabled": "true"},
-    "kueue": {"kueue.enabled": "true"},
+    "webhook": {
+        "webhook.enabled": "true",
+        "webhook.certificates.mode": "existing",
+        "webhook.certificates.existingSecret": "memplan-webhook",
+    },
+    "kueue": {"kueue.enabled": "true", "kueue.admissionCheck.create": "false"},
 }
 """Folders of templates that are rendered as plain manifests, and the values they take."""
 

@@ -22,8 +22,8 @@ from manifests import Manifest
 pytestmark = pytest.mark.integration
 
 SCRIPT = helm_program.CHART / "files" / "certificate.py"
-SECRET = ("secrets", "memplan-webhook-tls")
-CONFIGURATION = ("mutatingwebhookconfigurations", "memplan-webhook")
+SECRET = ("secrets", "memplan-webhook")
+CONFIGURATION = ("mutatingwebhookconfigurations", "memplan")
 VALUES = {"webhook.enabled": "true", "webhook.certificates.mode": "self-signed"}
 FILES = ["-keyout", "key.pem", "-out", "ca.crt", "-days", "2"]
 
@@ -88,7 +88,7 @@ def test_the_script_in_the_release_is_the_one_tested() -> None:
 def test_a_webhook_with_it_is_trusted(api: FakeApi, tmp_path: Path) -> None:
     made = run(api, tmp_path, "secret")
     assert (made.returncode, made.stderr) == (0, "")
-    assert "Made the Secret memplan-webhook-tls" in made.stdout
+    assert "Made the Secret memplan-webhook" in made.stdout
     assert api.objects[SECRET]["type"] == "kubernetes.io/tls"
     told = run(api, tmp_path, "trust")
     assert (told.returncode, told.stderr) == (0, "")
@@ -138,7 +138,7 @@ def test_a_good_certificate_is_left_alone(api: FakeApi, tmp_path: Path) -> None:
     again = run(api, tmp_path, "secret")
     assert (again.returncode, again.stdout) == (
         0,
-        "The Secret memplan-webhook-tls is good for another year.\n",
+        "The Secret memplan-webhook is good for another year.\n",
     )
     assert api.objects[SECRET]["data"] == before
 
@@ -163,7 +163,7 @@ def test_what_the_api_refuses_is_said(api: FakeApi, tmp_path: Path) -> None:
     result = run(api, tmp_path, "secret")
     assert result.returncode == 1
     assert "answers 403" in result.stderr
-    assert "cannot get secrets memplan-webhook-tls" in result.stderr
+    assert "cannot get secrets memplan-webhook" in result.stderr
 
 
 def test_it_talks_to_the_cluster_s_own_api_alone(api: FakeApi, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_rights_are_the_least() -> None:
         assert not {"*", "delete", "deletecollection", "escalate", "bind"} & set(rule["verbs"])
         assert "*" not in rule["resources"] + rule["apiGroups"]
         if "secrets" in rule["resources"]:
-            assert rule["verbs"] == ["create"] or rule["resourceNames"] == ["memplan-webhook-tls"]
+            assert rule["verbs"] == ["create"] or rule["resourceNames"] == ["memplan-webhook"]
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])

@@ -37,7 +37,7 @@ def of_kind(kind: str) -> Manifest:
 POD = of_kind("Deployment")["spec"]["template"]["spec"]
 (SERVER,) = POD["containers"]
 PORTS = {port["name"]: port["containerPort"] for port in SERVER["ports"]}
-ENVIRONMENT = {e["name"]: e["value"] for e in SERVER["env"] if e["name"] != "NODE_NAME"}
+ENVIRONMENT = {e["name"]: e.get("value", "a-node") for e in SERVER["env"]}
 
 
 def image_environment() -> dict[str, str]:

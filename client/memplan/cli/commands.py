@@ -14,6 +14,7 @@ import click
 
 from memplan.cli import exits
 from memplan.cli.asking import ask_about_job, ask_server, one_gpu, rendering, show
+from memplan.cli.kubernetes import kueue, webhook
 from memplan.cli.options import (
     format_option,
     gpu_options,
@@ -81,6 +82,8 @@ def cli() -> None:
 cli.add_command(profile)
 cli.add_command(profiles)
 cli.add_command(slurm)
+cli.add_command(webhook)
+cli.add_command(kueue)
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -6,7 +6,7 @@ that say what to change, to tell the user, or why to refuse it:
     protocol    the lines
     inventory   which GPUs the cluster has, from `sinfo`
     tres        what the job asks for
-    plans       the service, asked so that neither a dead nor a frozen one holds anything up
+    plans       what the service says of a job on those GPUs
     decide      plan and inventory become a decision
     helper      the socket
 """

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from memplan.scheduling.sentences import environment, micro_batches, remedies
 from memplan.slurm.inventory import Kind
 from memplan.slurm.tres import GpuRequest, gpu_request, with_type
 from memplan.types import AccumulationPlan, Placement, PlanJobResponse, TrainingJob, Verdict
 
 __all__ = ["Decision", "Judged", "decide", "judge"]
-
-_MOST_REMEDIES = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,21 +81,17 @@ def decide(
         return Decision(messages=("This job fits on none of the GPUs here that are known.",))
     changes = _narrowed(asked, request, judged)
     placement = _where(request, judged)
-    micro, steps = job.micro_batch_size, job.loop.accumulation_steps or 1
+    micro, steps = micro_batches(job, accumulation)
     messages = [f"{placement.gpu.gpu_type}: {placement.reason}"]
     if placement.verdict is not Verdict.FITS:
-        messages += _remedies([placement], {p.gpu.gpu_type for _, p in judged.chosen})
+        messages += remedies([placement], {p.gpu.gpu_type for _, p in judged.chosen})
     if accumulation is not None and accumulation.feasible:
-        micro, steps = accumulation.micro_batch_size, accumulation.accumulation_steps
         messages.append(f"micro-batch {micro} x {steps} steps. {accumulation.reason}")
     messages += _recommended(plan, placement)
     return Decision(
         messages=tuple(messages),
         changes=changes,
-        environment={
-            "MEMPLAN_MICRO_BATCH_SIZE": str(micro),
-            "MEMPLAN_ACCUMULATION_STEPS": str(steps),
-        },
+        environment=environment(job, accumulation),
         note=f"{placement.verdict.value} {placement.gpu.gpu_type}: {placement.reason} "
         f"micro-batch {micro} x {steps}",
     )
@@ -116,20 +111,9 @@ def _refusal(request: GpuRequest | None, judged: Judged) -> str:
     here = {p.gpu.gpu_type for _, p in (*judged.chosen, *judged.others) if p is not None}
     on = f"gpu:{named}" if named else "any GPU here"
     alternatives = [f"It fits on gpu:{k.gres_type or k.gpu_type}." for k, _ in judged.chosen]
-    remedies = [*alternatives[:1], *_remedies([largest], here)]
+    helping = [*alternatives[:1], *remedies([largest], here)]
     reason = f"It does not fit on {on}. {largest.gpu.gpu_type}: {largest.reason}"
-    return " ".join([reason, *remedies])
-
-
-def _remedies(placements: Sequence[Placement], here: set[str]) -> list[str]:
-    """What would help, other than GPUs that the cluster does not have."""
-    texts = [
-        remedy.description
-        for placement in placements
-        for remedy in placement.remedies
-        if not remedy.gpu_type or remedy.gpu_type in here
-    ]
-    return [f"It {text}." for text in dict.fromkeys(texts)][:_MOST_REMEDIES]
+    return " ".join([reason, *helping])
 
 
 def _recommended(plan: PlanJobResponse, placement: Placement) -> list[str]:

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from memplan import jobfile
-from memplan.client import Client
 from memplan.errors import (
     CancelledError,
     DeadlineExceededError,
@@ -21,10 +21,12 @@ from memplan.errors import (
     MemplanError,
     UnavailableError,
 )
+from memplan.scheduling.planner import Planner, connect
+from memplan.scheduling.sentences import one_line
+from memplan.slurm import plans
 from memplan.slurm.config import Config
 from memplan.slurm.decide import Decision, decide
 from memplan.slurm.inventory import Inventory, kinds
-from memplan.slurm.plans import PLAN_TIMEOUT_S, Planner
 from memplan.slurm.protocol import END, ProtocolError, line, parse_request
 from memplan.types import PlanJobRequest
 
@@ -42,7 +44,6 @@ SUBMIT_PATIENCE_S = 0.3
 """In job_submit the controller waits: half a second for everything, the start of the asking
 program included."""
 MOST_CONNECTIONS = 32
-RECONNECT = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
 LATE = "memplan has no plan in time; the job is submitted as it is."
 
 
@@ -57,17 +58,14 @@ class Helper:
         self._config = config
         self._inventory = inventory or Inventory(config.inventory_interval)
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
-        self._client = Client(
-            config.server or None,
-            timeout=PLAN_TIMEOUT_S,
-            retries=0,
+        self._client = connect(
+            config.server,
             tls=config.tls,
-            root_certificates=config.tls_ca or None,
-            client_certificate=config.tls_cert or None,
-            client_key=config.tls_key or None,
-            options=RECONNECT,
+            tls_ca=config.tls_ca,
+            tls_cert=config.tls_cert,
+            tls_key=config.tls_key,
         )
-        self._planner = Planner(self._client)
+        self._planner: Planner[plans.Plan] = Planner(self._client)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -122,7 +120,9 @@ class Helper:
         if verb == "check":
             working()
         try:
-            request = jobfile.parse(fields.get("job", ""), source="The job's description")
+            request = jobfile.parse(
+                fields.get("job", ""), source="The job's description", files=False
+            )
         except JobFileError as error:
             return Decision(messages=(f"{error} The job is submitted as it is.",)), ""
         patience = SUBMIT_PATIENCE_S if verb == "submit" else self._config.patience
@@ -141,7 +141,9 @@ class Helper:
         here = kinds(nodes, config.gpus, config.features)
         if not here:
             return Decision(messages=("No node with GPUs is known here.",))
-        future = self._planner.plan(replace(request, gpus=()), here)
+        request = replace(request, gpus=())
+        make = partial(plans.make, self._client, request, here)
+        future = self._planner.plan(plans.key(request, here), make)
         if not self._planner.wait(future, patience_s, working):
             return Decision(messages=(LATE,))
         try:
@@ -164,23 +166,16 @@ def _comment(request: PlanJobRequest, fields: Mapping[str, str]) -> str:
 
 def _lines(decision: Decision, comment: str = "") -> bytes:
     """The decision as the plugins read it."""
-    words = [["message", _one_line(text)] for text in decision.messages]
+    words = [["message", one_line(text, LONGEST_MESSAGE)] for text in decision.messages]
     if decision.refusal:
-        words.append(["refuse", _one_line(decision.refusal)])
+        words.append(["refuse", one_line(decision.refusal, LONGEST_MESSAGE)])
     words += [["set", name, value] for name, value in decision.changes.items()]
     words += [["env", name, value] for name, value in decision.environment.items()]
     if decision.note:
-        words.append(["note", _one_line(decision.note)])
+        words.append(["note", one_line(decision.note, LONGEST_MESSAGE)])
     if comment:
         words.append(["comment", comment])
     return b"".join(line(one) for one in [*words, [END]])
-
-
-def _one_line(text: str) -> str:
-    """At most so long, with no sign that a terminal would follow."""
-    printable = "".join(sign if sign.isprintable() else " " for sign in text)
-    short = " ".join(printable.split())
-    return short if len(short) <= LONGEST_MESSAGE else short[: LONGEST_MESSAGE - 3] + "..."
 
 
 def _read_line(connection: socket.socket) -> bytes:

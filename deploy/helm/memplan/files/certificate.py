@@ -1,7 +1,7 @@
 """Makes the webhook's certificate, and tells the API server of it; what the chart's Jobs run.
 
-    certificate.py secret --name memplan-webhook-tls --host memplan-webhook.memplan.svc
-    certificate.py trust --name memplan-webhook-tls --configuration memplan-webhook
+    certificate.py secret --name memplan-webhook --host memplan-webhook.memplan.svc
+    certificate.py trust --name memplan-webhook --configuration memplan
 
 `secret` leaves a Secret alone that is there and good for a year or more. Needs the `openssl` command;
 else the standard library. Exits with 1 and a sentence, the API server's where that refuses.

@@ -39,6 +39,13 @@ spec:
       ports:
         {{- toYaml .ports | nindent 8 }}
       {{- with .probes }}
+      startupProbe:
+        httpGet:
+          path: /healthz
+          port: {{ .port }}
+          scheme: {{ .scheme }}
+        periodSeconds: 1
+        failureThreshold: 60
       readinessProbe:
         httpGet:
           path: /readyz
@@ -51,7 +58,6 @@ spec:
           path: /healthz
           port: {{ .port }}
           scheme: {{ .scheme }}
-        initialDelaySeconds: 5
         periodSeconds: 20
         timeoutSeconds: 10
       {{- end }}

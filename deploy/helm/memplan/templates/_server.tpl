@@ -99,7 +99,7 @@ spec:
       key: {{ $root.Values.profileStore.key }}
 {{- end }}
 # Which machine a GPU is in, in the metrics.
-- name: NODE_NAME
+- name: MEMPLAN_NODE_NAME
   valueFrom:
     fieldRef:
       fieldPath: spec.nodeName

@@ -2,7 +2,7 @@
 {{- define "memplan.webhook.secret" -}}
 {{- $name := include "memplan.componentName" (list . "webhook") }}
 {{- with .Values.webhook.certificates }}
-{{- ternary .existingSecret (printf "%s-tls" $name) (eq .mode "existing") }}
+{{- ternary .existingSecret $name (eq .mode "existing") }}
 {{- end }}
 {{- end }}
 
@@ -23,8 +23,8 @@
       namespace: {{ $root.Release.Namespace }}
       path: {{ .path }}
       port: 443
-    {{- if eq $values.certificates.mode "existing" }}
-    caBundle: {{ b64enc $values.certificates.caBundle }}
+    {{- with $values.certificates.caBundle }}
+    caBundle: {{ b64enc . }}
     {{- end }}
   namespaceSelector:
     matchExpressions:
@@ -54,9 +54,11 @@
       operations: [CREATE]
       scope: Namespaced
   admissionReviewVersions: [v1]
+  # Nothing is made beside the object.
   sideEffects: None
   failurePolicy: {{ $values.failurePolicy }}
   matchPolicy: Equivalent
   reinvocationPolicy: IfNeeded
+  # Above MEMPLAN_WEBHOOK_PATIENCE.
   timeoutSeconds: {{ $values.timeoutSeconds }}
 {{- end }}

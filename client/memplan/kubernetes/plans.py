@@ -1,0 +1,213 @@
+"""The service's plan for a job, with its request in the words of Kubernetes.
+
+What is asked of Kubernetes is written by the service alone (`PlanJobRequest.scheduler`); here it is
+read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from memplan.client import Client
+from memplan.kubernetes.annotations import Placing
+from memplan.scheduling.planner import PLAN_TIMEOUT_S
+from memplan.scheduling.sentences import environment, remedies
+from memplan.types import (
+    AccumulationPlan,
+    Placement,
+    PlanJobRequest,
+    PlanJobResponse,
+    Scheduler,
+    Verdict,
+)
+
+__all__ = ["Plan", "Request", "make", "parse_request"]
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What a Pod has to ask for. Members are as in its spec; empty ones it need not have."""
+
+    terms: Sequence[Mapping[str, Any]] = ()
+    """Node selector terms, one of which must apply."""
+    tolerations: Sequence[Mapping[str, Any]] = ()
+    """Tolerations."""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    """Resources of the container."""
+    claims: Sequence[Mapping[str, Any]] = ()
+    """Claims of the container."""
+    resource_claims: Sequence[Mapping[str, Any]] = ()
+    """Claims of the Pod."""
+    claim_template: str = ""
+    """The ResourceClaimTemplate that they are made from, as YAML. It has to exist."""
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """Values of the node label `nvidia.com/gpu.product` that are admitted."""
+        expressions = (e for term in self.terms for e in term["matchExpressions"])
+        found = (e["values"] for e in expressions if e["key"] == "nvidia.com/gpu.product")
+        return tuple(dict.fromkeys(value for values in found for value in values))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What the service says of a job, and what follows for its object."""
+
+    verdict: Verdict
+    """FITS where it does on some GPU asked about, else UNCERTAIN where it does on some."""
+    gpu_type: str
+    """The smallest GPU of that verdict, the largest one for DOES_NOT_FIT; the rest is about it."""
+    asked_as: str
+    """The name or alias by which it was asked about."""
+    expected_bytes: int
+    """Expected device-used bytes."""
+    upper_bound_bytes: int
+    """Upper bound of them."""
+    reason: str
+    """The verdict in a sentence."""
+    advice: tuple[str, ...] = ()
+    """Sentences for whoever submits the job."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the container."""
+    request: Request | None = None
+    """None where nothing can be asked for that fits for sure."""
+
+
+def make(client: Client, request: PlanJobRequest, placing: Placing) -> Plan:
+    """Ask the service. Raises MemplanError."""
+    scheduler = Scheduler.DRA if placing is Placing.DRA else Scheduler.KUBERNETES
+    as_described = replace(request, global_batch_size=0, scheduler=scheduler)
+    answer = _ask(client, as_described)
+    placements = answer.placements
+    placement = _chosen(placements)
+    if placement.verdict is Verdict.DOES_NOT_FIT:
+        here = {p.gpu.gpu_type for p in placements} if request.gpus else None
+        plan = _hopeless(placement, here)
+    else:
+        if request.global_batch_size:
+            # The service plans the micro-batches for the first GPU: the one chosen.
+            answer = _ask(client, replace(request, gpus=(placement.gpu,), scheduler=scheduler))
+        plan = _plan(request, placement, answer)
+    if request.gpus:
+        plan = replace(plan, asked_as=request.gpus[placements.index(placement)].gpu_type)
+    return plan
+
+
+def _ask(client: Client, request: PlanJobRequest) -> PlanJobResponse:
+    return client.plan_job(
+        request.job,
+        request.gpus,
+        global_batch_size=request.global_batch_size,
+        data_parallel_size=request.data_parallel_size,
+        headroom_fraction=request.headroom_fraction,
+        confidence=request.confidence,
+        scheduler=request.scheduler,
+        timeout=PLAN_TIMEOUT_S,
+    )
+
+
+def _chosen(placements: Sequence[Placement]) -> Placement:
+    """The smallest GPU on which it fits, else on which it may, else the largest."""
+    for verdict in (Verdict.FITS, Verdict.UNCERTAIN):
+        found = [p for p in placements if p.verdict is verdict]
+        if found:
+            return min(found, key=lambda p: p.capacity_bytes)
+    return max(placements, key=lambda p: p.capacity_bytes)
+
+
+def _hopeless(placement: Placement, here: set[str] | None) -> Plan:
+    """What would help is about the GPUs asked about; None for all that there are."""
+    return Plan(
+        verdict=placement.verdict,
+        gpu_type=placement.gpu.gpu_type,
+        asked_as=placement.gpu.gpu_type,
+        expected_bytes=placement.device_used_bytes,
+        upper_bound_bytes=placement.upper_bound_bytes,
+        reason=f"It does not fit on any GPU asked about. {placement.gpu.gpu_type}: "
+        f"{placement.reason}",
+        advice=tuple(remedies([placement], here)),
+    )
+
+
+def _plan(request: PlanJobRequest, placement: Placement, answer: PlanJobResponse) -> Plan:
+    accumulation = answer.accumulation
+    asked = parse_request(answer.scheduler_request)
+    plan = Plan(
+        verdict=placement.verdict,
+        gpu_type=placement.gpu.gpu_type,
+        asked_as=placement.gpu.gpu_type,
+        expected_bytes=placement.device_used_bytes,
+        upper_bound_bytes=placement.upper_bound_bytes,
+        reason=f"{placement.gpu.gpu_type}: {placement.reason}",
+        advice=tuple(_advice(placement, answer, asked)),
+        environment=environment(request.job, accumulation),
+        request=asked,
+    )
+    if accumulation is None or not accumulation.feasible:
+        return plan
+    return _accumulating(plan, placement, accumulation)
+
+
+def _accumulating(plan: Plan, placement: Placement, accumulation: AccumulationPlan) -> Plan:
+    """The micro-batches are not those of the job as it is described, and take what is there."""
+    micro, steps = accumulation.micro_batch_size, accumulation.accumulation_steps
+    return replace(
+        plan,
+        expected_bytes=accumulation.device_used_bytes,
+        upper_bound_bytes=placement.capacity_bytes,
+        reason=f"{plan.gpu_type}: micro-batch {micro} x {steps} steps. {accumulation.reason}",
+    )
+
+
+def _advice(placement: Placement, answer: PlanJobResponse, asked: Request | None) -> list[str]:
+    found = []
+    if placement.verdict is not Verdict.FITS:
+        found += ["It fits for sure on no GPU asked about, so none is asked for."]
+        found += remedies([placement])
+    elif asked is None:
+        found.append(answer.scheduler_request.lstrip("# ").strip())
+    if answer.accumulation is not None and not answer.accumulation.feasible:
+        found.append(answer.accumulation.reason)
+    return found
+
+
+def parse_request(text: str) -> Request | None:
+    """The service's request for Kubernetes, or by a claim; None where it is only a comment."""
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    if not documents:
+        return None
+    *templates, pod = documents
+    spec = pod["spec"]
+    resources = spec["containers"][0]["resources"]
+    required = spec.get("affinity", {}).get("nodeAffinity", {})
+    request = Request(
+        terms=required.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get(
+            "nodeSelectorTerms", []
+        ),
+        tolerations=spec.get("tolerations", []),
+        limits=resources.get("limits", {}),
+        claims=resources.get("claims", []),
+    )
+    return _with_claim(request, templates[0], spec["resourceClaims"]) if templates else request
+
+
+def _with_claim(
+    request: Request, template: dict[str, Any], claims: Sequence[Mapping[str, Any]]
+) -> Request:
+    """Named by what it says: jobs that need the same share a template, and others have another."""
+    plain = template["metadata"]["name"]
+    text = yaml.safe_dump(template["spec"])
+    name = f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    named = {**template, "metadata": {**template["metadata"], "name": name}}
+    return replace(
+        request,
+        resource_claims=[{**claim, "resourceClaimTemplateName": name} for claim in claims],
+        claim_template=yaml.safe_dump(named, sort_keys=False),
+    )
