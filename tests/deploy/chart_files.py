@@ -34,7 +34,6 @@ OWNED = {
     "tls_cert": "`tls.existingSecret`",
     "tls_key": "`tls.existingSecret`",
     "tls_client_ca": "`tls.clientCertificates`",
-    "profiler_ca": "`tls.existingSecret`",
     "node_name": "the chart: the name of the pod's node",
     "profile_store_url": "`profileStore.existingSecret`",
 }
@@ -64,6 +63,7 @@ SCHEMAS: dict[Any, dict[str, Any]] = {
     server.count: {"type": "integer", "minimum": 1, "maximum": 10_000},
     server.large_count: {"type": "integer", "minimum": 1, "maximum": 10_000_000},
     server.port: {"type": "integer", "minimum": 0, "maximum": 65_535},
+    Path: {"type": "string", "pattern": "^/"},
     server.truth: {"type": "boolean"},
     server.targets: {"type": "array", "items": {"type": "string", "pattern": "^[^,\\s]+$"}},
 }

@@ -21,7 +21,7 @@ SCHEMA = json.loads(chart_files.SCHEMA.read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SETTINGS = SCHEMA["$defs"]["settings"]["properties"]
 CANDIDATES = (0, 1, 2, 0.5, -1, 16, 86_400, 86_401, 10_001, 10_000_001, True, False)
-CANDIDATES += ("8GiB", "512 MiB", "0GiB", "8Gi", "8GB", "1048576", "", "debug", "JSON", "text")
+CANDIDATES += ("/etc/file", "8GiB", "512 MiB", "0GiB", "8Gi", "8GB", "1048576", "", "debug", "JSON", "text")
 LISTS = (["gpu-0:50051"], ["a:1", "dns:///b:1"], ["a:1,b:1"], [""], [" "])
 
 

@@ -281,6 +281,16 @@ def test_the_server_s_key_goes_to_servers_alone() -> None:
     assert kueue["volumes"][0]["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
 
 
+def test_extra_volumes_are_mounted() -> None:
+    for name in ("estimator", "profiler", "kueue"):
+        pod = the("everything", "Deployment", name)["spec"]["template"]["spec"]
+        assert "extra" in {volume["name"] for volume in pod["volumes"]}
+        (container,) = pod["containers"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
+        assert mounts["extra"] == "/etc/extra"
+
+
 def test_rules_keep_their_own_templates() -> None:
     rule = the("everything", "PrometheusRule")
     source = (chart_files.ROOT / "deploy" / "prometheus" / "rules.yaml").read_text()

@@ -89,7 +89,7 @@ args:
 {{- end }}
 
 {{- define "memplan.client.mounts" -}}
-{{- if or .secret .root.Values.tls.existingSecret -}}
+{{- if or .secret .root.Values.tls.existingSecret .values.extraVolumeMounts -}}
 volumeMounts:
   {{- if .secret }}
   - name: certificate
@@ -101,12 +101,15 @@ volumeMounts:
     mountPath: /etc/memplan/client
     readOnly: true
   {{- end }}
+  {{- with .values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 {{- end }}
 
 {{- define "memplan.client.volumes" -}}
 {{- $tls := .root.Values.tls }}
-{{- if or .secret $tls.existingSecret -}}
+{{- if or .secret $tls.existingSecret .values.extraVolumes -}}
 volumes:
   {{- with .secret }}
   - name: certificate
@@ -125,6 +128,9 @@ volumes:
         - key: ca.crt
           path: ca.crt
       {{- end }}
+  {{- end }}
+  {{- with .values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
 {{- end }}

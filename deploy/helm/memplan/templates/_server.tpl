@@ -53,6 +53,9 @@ spec:
           mountPath: /etc/memplan/tls
           readOnly: true
         {{- end }}
+        {{- with $values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   volumes:
     # Timelines that were worked out; a pod that loses them works them out again.
     - name: data
@@ -67,6 +70,9 @@ spec:
         secretName: {{ . }}
         defaultMode: 0440
     {{- end }}
+    {{- with $values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end }}
 
 {{/* Settings as environment variables: those of the values, then those that the chart makes. */}}
@@ -78,7 +84,7 @@ spec:
 {{- if $root.Values.tls.existingSecret }}
 {{- $_ := set $settings "tlsCert" "/etc/memplan/tls/tls.crt" }}
 {{- $_ := set $settings "tlsKey" "/etc/memplan/tls/tls.key" }}
-{{- if $settings.profiler }}
+{{- if and $settings.profiler (not $settings.profilerCa) }}
 {{- $_ := set $settings "profilerCa" "/etc/memplan/tls/ca.crt" }}
 {{- end }}
 {{- if $root.Values.tls.clientCertificates }}
