@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 # What the integration tests run against.
 DEBIAN_PACKAGES := prometheus postgresql munge python3-venv slurm-client slurmctld slurmd \
-	slurm-wlm-basic-plugins
+	slurm-wlm-basic-plugins buildah debootstrap openssl
 
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev ## Run the test suite
 	$(BIN)/pytest -m 'not integration and not slow'
 
 test-integration: $(VENV)/.installed-dev ## Run the long tests and those against Debian's packages (installs them when root)
-	@for program in promtool slurmctld slurmd sbatch munged; do \
+	@for program in promtool slurmctld slurmd sbatch munged buildah debootstrap openssl; do \
 		command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgres"; \
 	test -z "$$missing" || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \

@@ -79,7 +79,8 @@ def camel(name: str) -> str:
 def settings_schema() -> dict[str, Any]:
     """JSON schema of `estimator.settings` and `profiler.settings`."""
     properties = {
-        camel(spec.name): {"description": spec.metadata["help"]} | _schema_of(spec.metadata["parse"])
+        camel(spec.name): _schema_of(spec.metadata["parse"])
+        | {"description": spec.metadata["help"]}
         for spec in fields(server.Settings)
         if spec.name not in OWNED
     }

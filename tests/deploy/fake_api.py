@@ -1,4 +1,4 @@
-"""As much of the Kubernetes API as the chart's Jobs use, over TLS, with the rights they are given."""
+"""As much of the Kubernetes API as the chart's Jobs use, over TLS, with the rights they have."""
 
 from __future__ import annotations
 

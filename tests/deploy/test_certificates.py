@@ -1,4 +1,4 @@
-"""The Jobs that make a certificate for the webhook, against an API with the rights they are given."""
+"""The Jobs that make a certificate for the webhook, against an API with the rights they have."""
 
 from __future__ import annotations
 

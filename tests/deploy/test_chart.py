@@ -21,7 +21,8 @@ SCHEMA = json.loads(chart_files.SCHEMA.read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SETTINGS = SCHEMA["$defs"]["settings"]["properties"]
 CANDIDATES = (0, 1, 2, 0.5, -1, 16, 86_400, 86_401, 10_001, 10_000_001, True, False)
-CANDIDATES += ("/etc/file", "8GiB", "512 MiB", "0GiB", "8Gi", "8GB", "1048576", "", "debug", "JSON", "text")
+CANDIDATES += ("8GiB", "512 MiB", "0GiB", "8Gi", "8GB", "1048576", "")
+CANDIDATES += ("debug", "JSON", "text", "/etc/file")
 LISTS = (["gpu-0:50051"], ["a:1", "dns:///b:1"], ["a:1,b:1"], [""], [" "])
 
 
@@ -72,7 +73,7 @@ def test_each_setting_is_a_value() -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_schema_takes_what_the_server_takes(name: str) -> None:
-    """Exactly that for every type but text, of which the server takes what YAML writes otherwise."""
+    """Exactly that, but for text, of which the server takes what YAML writes otherwise."""
     (variable,) = {s.name for s in fields(Settings) if chart_files.camel(s.name) == name}
     validator = jsonschema.Draft202012Validator(SETTINGS[name])
     taken = 0
@@ -98,7 +99,8 @@ def understood(name: str, value: Any) -> bool:
 
 def wrong_type(validator: jsonschema.Draft202012Validator, value: Any) -> bool:
     """Whether the schema refuses a type, such as 1 for true, that the server would read."""
-    return any(error.validator in ("type", "enum", "anyOf") for error in validator.iter_errors(value))
+    found = {error.validator for error in validator.iter_errors(value)}
+    return bool(found & {"type", "enum", "anyOf"})
 
 
 def test_profilers_never_share_their_gpu() -> None:

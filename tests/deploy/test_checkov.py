@@ -1,4 +1,4 @@
-"""What checkov says of everything that the chart makes: nothing but what is listed here, and why."""
+"""What checkov says of everything that the chart makes: nothing but what is listed here."""
 
 from __future__ import annotations
 

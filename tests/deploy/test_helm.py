@@ -128,7 +128,8 @@ def test_plain_manifests_are_what_the_chart_makes() -> None:
 
 
 def test_the_settings_reach_the_server() -> None:
-    (server,) = the("everything", "Deployment", "estimator")["spec"]["template"]["spec"]["containers"]
+    pod = the("everything", "Deployment", "estimator")["spec"]["template"]["spec"]
+    (server,) = pod["containers"]
     given = environment(server)
     for name in ("TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA", "PROFILER_CA"):
         assert given[f"MEMPLAN_{name}"].startswith("/etc/memplan/tls/")

@@ -3,8 +3,8 @@
     certificate.py secret --name memplan-webhook --host memplan-webhook.memplan.svc
     certificate.py trust --name memplan-webhook --configuration memplan
 
-`secret` leaves a Secret alone that is there and good for a year or more. Needs the `openssl` command;
-else the standard library. Exits with 1 and a sentence, the API server's where that refuses.
+`secret` leaves a Secret alone that is there and good for a year or more. Needs the `openssl`
+command, else the standard library. Exits with 1 and a sentence, the API server's where that refuses.
 """
 
 from __future__ import annotations
