@@ -1,6 +1,6 @@
 """Profiles that other servers measure.
 
-    remotes = Remotes([Remote("gpu-0:50051"), Remote("gpu-1:50051")])
+    remotes = Remotes(find=lambda: [Remote("gpu-0:50051"), Remote("gpu-1:50051")])
     for event in remotes.profile(asked, call): ...
 
 The one with the fewest profiles of this server comes first. Where one is unhealthy, busy, without
@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -64,15 +64,17 @@ class _Elsewhere(Exception):
 class Remote:
     """One profiler."""
 
-    def __init__(self, target: str, credentials: Any = None) -> None:
-        """Does not connect before it is asked."""
+    def __init__(self, target: str, credentials: Any = None, name: str = "") -> None:
+        """Does not connect before it is asked. `name` is what its certificate has to have, where it
+        is not the target's."""
         self.target = target
         self.in_flight = 0
         """Profiles of this server that it has; the owner counts."""
         if credentials is None:
             self._channel = grpc.insecure_channel(target, OPTIONS)
         else:
-            self._channel = grpc.secure_channel(target, credentials, OPTIONS)
+            named = (("grpc.ssl_target_name_override", name),) if name else ()
+            self._channel = grpc.secure_channel(target, credentials, (*OPTIONS, *named))
 
     def profile(self, asked: Asked, call: Call) -> Iterator[ProfileMemoryResponse]:
         """What it streams. Raises _Elsewhere, or what ends the profile for good."""
@@ -127,7 +129,8 @@ class Remote:
 class Remotes:
     """Several profilers. A `Profiler`."""
 
-    remotes: Sequence[Remote]
+    find: Callable[[], Sequence[Remote]]
+    """Those there are now, the same object for the same server."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _turn: Iterator[int] = field(default_factory=itertools.count)
 
@@ -149,16 +152,12 @@ class Remotes:
             yield conversion.queued()
         raise _most_telling(errors)
 
-    def close(self) -> None:
-        """Close all connections."""
-        for remote in self.remotes:
-            remote.close()
-
     def _take(self, tried: set[Remote]) -> Remote | None:
         """The one with the least to do of those not tried; of equals they take turns."""
+        remotes = self.find()
         with self._lock:
-            first = next(self._turn) % len(self.remotes)
-            in_turn = [*self.remotes[first:], *self.remotes[:first]]
+            first = next(self._turn) % len(remotes)
+            in_turn = [*remotes[first:], *remotes[:first]]
             left = [remote for remote in in_turn if remote not in tried]
             if not left:
                 return None

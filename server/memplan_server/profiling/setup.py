@@ -21,6 +21,7 @@ from memplan_server.inventory import load_nvml
 from memplan_server.knowledge import Knowledge
 from memplan_server.metrics import Metrics
 from memplan_server.profiling.devices import Device, Gpus, processor
+from memplan_server.profiling.discovery import Discovery
 from memplan_server.profiling.interface import Profiler
 from memplan_server.profiling.local import DEFAULT_GPU_TYPE, LocalProfiler
 from memplan_server.profiling.observed import ObservedProfiler
@@ -64,15 +65,13 @@ def make_profiler(
         measure=measure,
     )
     stack.callback(local.stop)
-    remotes = _remotes(settings)
-    if remotes is not None:
-        stack.callback(remotes.close)
+    remotes = _remotes(settings, stack)
     routed = RoutedProfiler(local=local, remotes=remotes)
     predicting = PredictingProfiler(routed, estimates.prediction, estimation_version())
     return ObservedProfiler(predicting, metrics)
 
 
-def _remotes(settings: Settings) -> Remotes | None:
+def _remotes(settings: Settings, stack: ExitStack) -> Remotes | None:
     if not settings.profiler:
         return None
     credentials = None
@@ -83,7 +82,13 @@ def _remotes(settings: Settings) -> Remotes | None:
             private_key=key.read_bytes() if key is not None else None,
             certificate_chain=chain.read_bytes() if chain is not None else None,
         )
-    return Remotes(remotes=[Remote(target, credentials) for target in settings.profiler])
+
+    def make(target: str, name: str) -> Remote:
+        return Remote(target, credentials, name)
+
+    found = Discovery(targets=settings.profiler, make=make)
+    stack.callback(found.close)
+    return Remotes(find=found)
 
 
 class _Estimates:

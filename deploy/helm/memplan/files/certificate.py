@@ -4,7 +4,8 @@
     certificate.py trust --name memplan-webhook --configuration memplan
 
 `secret` leaves a Secret alone that is there and good for a year or more. Needs the `openssl`
-command, else the standard library. Exits with 1 and a sentence, the API server's where that refuses.
+command, else the standard library. Exits with 1 and a sentence, that of the API server where it
+refuses.
 """
 
 from __future__ import annotations
