@@ -9,13 +9,17 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # What the integration tests run against.
-DEBIAN_PACKAGES := prometheus postgresql munge python3-venv slurm-client slurmctld slurmd \
+DEBIAN_PACKAGES := curl prometheus postgresql munge python3-venv slurm-client slurmctld slurmd \
 	slurm-wlm-basic-plugins buildah debootstrap openssl
+
+# The tests of one file stay in one process. More processes than two would each keep a server and its
+# workers, some GB each; the integration tests run alone, as they measure times.
+IN_TWO := --numprocesses 2 --dist loadfile
 
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
-.PHONY: help plan test test-integration lint proto chart coverage-models accuracy calibrate corpus speed clean
+.PHONY: help plan test test-integration lint proto chart dashboard coverage-models accuracy calibrate corpus speed clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,17 +29,18 @@ plan: $(VENV)/.installed ## Set up what a user needs, and print the plan of a re
 		--precision fp32 --gpu nvidia-a100-40gb --gpu nvidia-t4 --global-batch-size 1024
 
 test: $(VENV)/.installed-dev ## Run the test suite
-	$(BIN)/pytest -m 'not integration and not slow'
+	$(BIN)/pytest $(IN_TWO) -m 'not integration and not slow'
 
 test-integration: $(VENV)/.installed-dev ## Run the long tests and those against Debian's packages (installs them when root)
-	@for program in promtool slurmctld slurmd sbatch munged buildah debootstrap openssl; do \
+	@for program in curl prometheus promtool slurmctld slurmd sbatch munged buildah debootstrap openssl; do \
 		command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgres"; \
 	test -z "$$missing" || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
 		--no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; } \
 		|| { echo "Missing:$$missing. Install $(DEBIAN_PACKAGES), or run this as root." >&2; exit 1; }
-	$(BIN)/pytest -m 'integration or slow'
+	$(BIN)/pytest $(IN_TWO) -m 'slow and not integration'
+	$(BIN)/pytest -m integration
 
 lint: $(VENV)/.installed-dev ## Check style, types and the contract
 	$(BIN)/ruff check .
@@ -49,6 +54,9 @@ proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from pr
 
 chart: $(VENV)/.installed-dev ## Write what follows from the Helm chart: its tables, its schema, the plain manifests
 	$(BIN)/python tests/deploy/chart_files.py
+
+dashboard: $(VENV)/.installed-dev ## Write deploy/grafana/memplan.json from dashboard.py
+	$(BIN)/python deploy/grafana/dashboard.py
 
 coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
 	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60

@@ -151,7 +151,7 @@ class Planner:
             )
         gpu_types = [target.gpu_type for target in targets]
         text = dialects.render(request.scheduler, dialects.wanted(request, plan, gpu_types))
-        return replace(plan, scheduler_request=text)
+        return replace(plan, scheduler_request=text, job_digest=job_digest(job))
 
     def profile_memory(
         self,

@@ -35,7 +35,9 @@ class GpuCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | InfoMetricFamily]:
         """Metrics of the GPUs; `gpu` is NVML's index, of which MIG instances share one."""
-        info = InfoMetricFamily("memplan_gpu", "A GPU of this machine.", labels=[*_LABELS, "name"])
+        info = InfoMetricFamily(
+            "memplan_gpu", "A GPU of this machine, or a MIG instance.", labels=[*_LABELS, "name"]
+        )
         total = GaugeMetricFamily(
             "memplan_gpu_memory_total_bytes", "Memory of the GPU.", labels=_LABELS
         )

@@ -29,7 +29,6 @@ PROFILE_OUTCOMES = (
 )
 RATIOS = (0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5)
 
-
 Values = Mapping[tuple[str, ...], float]
 
 
@@ -66,9 +65,12 @@ class Metrics:
         self._of_workers(self.registry)
         self._of_profiles(self.registry)
         build = Info(
-            "memplan_build", "Versions this server was built from.", registry=self.registry
+            "memplan_build",
+            "Versions this server was built from, and the machine it is on.",
+            registry=self.registry,
         )
-        build.info({"version": version("memplan"), "python": platform.python_version()})
+        versions = {"version": version("memplan"), "python": platform.python_version()}
+        build.info({**versions, "node": node})
         self.registry.register(GpuCollector(node))
         self.recent_jobs = RecentJobs()
         self.registry.register(self.recent_jobs)
@@ -157,7 +159,7 @@ class Metrics:
             "memplan_profile_devices",
             "Devices of this machine that profiles run on, by state: idle, busy (with a profile), "
             "occupied (by others, or not to be used).",
-            ["device_type", "gpu_type", "state"],
+            ["node", "device_type", "gpu_type", "state"],
             registry=registry,
         )
         self.profile_seconds = Histogram(

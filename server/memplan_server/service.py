@@ -130,7 +130,7 @@ class PlannerService:
         return answer
 
     def _answer_anew(self, name: str, data: bytes, context: Any) -> bytes:
-        return _given(self._make(name, data, context))
+        return self._make(name, data, context).data
 
     def _make(self, name: str, data: bytes, context: Any) -> _Answer:
         """Convert, call, convert."""

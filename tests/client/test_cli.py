@@ -411,7 +411,7 @@ class TestOutput:
         result = run("plan a/b --batch-size 1 --global-batch-size 1024 --format json")
         data = json.loads(result.stdout)
         keys = {"estimate", "batch_sizes", "accumulation", "placements", "profile"}
-        assert data.keys() == keys | {"measurement_notes", "scheduler_request"}
+        assert data.keys() == keys | {"measurement_notes", "scheduler_request", "job_digest"}
         assert json.loads(run("plan a/b --global-batch-size 1024 --json").stdout) == data
         assert data["placements"][0]["verdict"] == "FITS"
         assert data["placements"][1]["missing_bytes"] == GIB

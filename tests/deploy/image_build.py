@@ -93,8 +93,8 @@ class Buildah:
 
     def __call__(self, *arguments: str | Path) -> str:
         places = ("--root", self.folder / "storage", "--runroot", self.folder / "run")
-        driver = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
-        return call("buildah", *places, *arguments, env=os.environ | driver).strip()
+        isolation = {"BUILDAH_ISOLATION": "chroot"}
+        return call("buildah", *places, *arguments, env=os.environ | isolation).strip()
 
     def import_base(self) -> str:
         """Name of an image that holds the base."""

@@ -201,6 +201,9 @@ class PlanJobResponse:
     first GPU with the micro-batches of the accumulation plan; else every GPU on which the job fits
     that can be asked for together with the first of them. Where there is none, a comment with the
     reason. Empty without a scheduler."""
+    job_digest: str = ""
+    """Digest of the job, which names it in profiles and metrics: the same at every micro-batch
+    size."""
 
     def _repr_html_(self) -> str:
         """How notebooks show it."""

@@ -144,7 +144,7 @@ class PlanJobRequest(_message.Message):
     def __init__(self, job: _Optional[_Union[_job_pb2.TrainingJob, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[_gpus_pb2.GpuTarget, _Mapping]]] = ..., global_batch_size: _Optional[int] = ..., data_parallel_size: _Optional[int] = ..., headroom_fraction: _Optional[float] = ..., confidence: _Optional[float] = ..., measurement_budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., scheduler: _Optional[_Union[Scheduler, str]] = ...) -> None: ...
 
 class PlanJobResponse(_message.Message):
-    __slots__ = ("estimate", "batch_sizes", "accumulation", "placements", "profile", "measurement_notes", "scheduler_request")
+    __slots__ = ("estimate", "batch_sizes", "accumulation", "placements", "profile", "measurement_notes", "scheduler_request", "job_digest")
     ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZES_FIELD_NUMBER: _ClassVar[int]
     ACCUMULATION_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +152,7 @@ class PlanJobResponse(_message.Message):
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     MEASUREMENT_NOTES_FIELD_NUMBER: _ClassVar[int]
     SCHEDULER_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    JOB_DIGEST_FIELD_NUMBER: _ClassVar[int]
     estimate: _estimate_pb2.MemoryEstimate
     batch_sizes: _containers.RepeatedCompositeFieldContainer[_estimate_pb2.BatchSizeRecommendation]
     accumulation: _estimate_pb2.AccumulationPlan
@@ -159,7 +160,8 @@ class PlanJobResponse(_message.Message):
     profile: MeasuredProfile
     measurement_notes: _containers.RepeatedScalarFieldContainer[str]
     scheduler_request: str
-    def __init__(self, estimate: _Optional[_Union[_estimate_pb2.MemoryEstimate, _Mapping]] = ..., batch_sizes: _Optional[_Iterable[_Union[_estimate_pb2.BatchSizeRecommendation, _Mapping]]] = ..., accumulation: _Optional[_Union[_estimate_pb2.AccumulationPlan, _Mapping]] = ..., placements: _Optional[_Iterable[_Union[_estimate_pb2.Placement, _Mapping]]] = ..., profile: _Optional[_Union[MeasuredProfile, _Mapping]] = ..., measurement_notes: _Optional[_Iterable[str]] = ..., scheduler_request: _Optional[str] = ...) -> None: ...
+    job_digest: str
+    def __init__(self, estimate: _Optional[_Union[_estimate_pb2.MemoryEstimate, _Mapping]] = ..., batch_sizes: _Optional[_Iterable[_Union[_estimate_pb2.BatchSizeRecommendation, _Mapping]]] = ..., accumulation: _Optional[_Union[_estimate_pb2.AccumulationPlan, _Mapping]] = ..., placements: _Optional[_Iterable[_Union[_estimate_pb2.Placement, _Mapping]]] = ..., profile: _Optional[_Union[MeasuredProfile, _Mapping]] = ..., measurement_notes: _Optional[_Iterable[str]] = ..., scheduler_request: _Optional[str] = ..., job_digest: _Optional[str] = ...) -> None: ...
 
 class ProfileMemoryRequest(_message.Message):
     __slots__ = ("job", "step_count", "memory_limit_bytes", "time_limit", "device_type", "gpu_type", "warmup_step_count", "wait_for_gpu", "find_batch_size")

@@ -54,7 +54,7 @@ def make_profiler(
     cpu = Device(type=DeviceType.CPU, name=processor())
     queue = DeviceQueue((*gpus.devices(), cpu), most_waiting=settings.profile_queue_length)
     metrics.profiles_queued.set_function(lambda: len(queue))
-    metrics.profile_devices.set_function(lambda: device_states(queue, gpus))
+    metrics.profile_devices.set_function(lambda: device_states(settings.node_name, queue, gpus))
     estimates = _Estimates(knowledge, timelines)
     local = LocalProfiler(
         queue=queue,

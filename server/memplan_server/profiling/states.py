@@ -14,11 +14,11 @@ __all__ = ["STATES", "device_states"]
 STATES = ("idle", "busy", "occupied")
 
 
-def device_states(queue: DeviceQueue, gpus: Gpus) -> dict[tuple[str, ...], float]:
-    """How many devices are in each state, by device type, GPU type and state; zeros included."""
+def device_states(node: str, queue: DeviceQueue, gpus: Gpus) -> dict[tuple[str, ...], float]:
+    """How many devices are in each state, by node, device type, GPU type, state; with zeros."""
     counts: Counter[tuple[str, ...]] = Counter()
     for device in queue.devices:
-        kind = device.type.value, _gpu_type(device)
+        kind = node, device.type.value, _gpu_type(device)
         counts.update({(*kind, state): 0 for state in STATES})
         counts[(*kind, _state(device, queue, gpus))] += 1
     return {labels: float(count) for labels, count in counts.items()}

@@ -30,7 +30,7 @@ def with_gpu(gpu: Gpu, start: Starter, monkeypatch: pytest.MonkeyPatch) -> Serve
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("memplan_server.profiling.setup.load_nvml", lambda: Nvml(gpu))
     monkeypatch.setattr("memplan_server.profiling.devices._torch_has_cuda", lambda: True)
-    return start()
+    return start(node_name="node-1")
 
 
 def test_a_gpu_is_preferred_and_tells_times_and_context(with_gpu: Served) -> None:
@@ -132,7 +132,7 @@ def test_batch_sizes_are_found_in_few_runs(with_gpu: Served) -> None:
 
 def states(served: Served) -> dict[str, float]:
     """What the metrics say of the one H100."""
-    labels = f'device_type="cuda",gpu_type="{H100}",state='
+    labels = f'device_type="cuda",gpu_type="{H100}",node="node-1",state='
     sample = f"memplan_profile_devices{{{labels}"
     return {s: served.metric(f'{sample}"{s}"}}') for s in ("idle", "busy", "occupied")}
 
@@ -148,5 +148,5 @@ def test_what_devices_do_is_seen(
         (tmp_path / "gate").touch()
         list(stream)
     wait_until(lambda: states(with_gpu) == {"idle": 0, "busy": 0, "occupied": 1})
-    cpu = 'memplan_profile_devices{device_type="cpu",gpu_type="",state="idle"}'
+    cpu = 'memplan_profile_devices{device_type="cpu",gpu_type="",node="node-1",state="idle"}'
     assert with_gpu.metric(cpu) == 1

@@ -35,11 +35,12 @@ def digest(request: pb.PlanJobRequest) -> str:
 
 def test_a_plan_tells_of_its_job(fake: Served) -> None:
     request = plan("ok", "Tesla T4", A100)
-    placements = fake.call("PlanJob", request).placements
+    answer = fake.call("PlanJob", request)
+    placements = answer.placements
     ((labels, one),) = samples(fake, "memplan_job_info")
     assert one == 1
     assert labels == {
-        "job_digest": digest(request),
+        "job_digest": answer.job_digest,
         "model": "fake/ok",
         "optimizer": "sgd",
         "precision": "fp32",
