@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import chart_files
@@ -55,9 +56,11 @@ def test_the_version_is_that_of_the_project() -> None:
     assert chart["version"] == chart["appVersion"] == version
 
 
-def test_the_rules_are_those_for_prometheus() -> None:
-    (rules,) = CHART.glob("files/rules.yaml")
-    assert rules.resolve() == ROOT / "deploy" / "prometheus" / "rules.yaml"
+def test_rules_and_dashboard_are_those_for_everybody() -> None:
+    for name in ("prometheus/rules.yaml", "grafana/memplan.json"):
+        link = CHART / "files" / Path(name).name
+        assert link.resolve() == ROOT / "deploy" / name
+        assert link.is_file()
 
 
 def test_the_defaults_keep_to_the_schema() -> None:

@@ -292,8 +292,12 @@ def test_extra_volumes_are_mounted() -> None:
         assert mounts["extra"] == "/etc/extra"
 
 
-def test_rules_keep_their_own_templates() -> None:
+def test_rules_and_dashboard_keep_their_own_templates() -> None:
     rule = the("everything", "PrometheusRule")
     source = (chart_files.ROOT / "deploy" / "prometheus" / "rules.yaml").read_text()
     assert rule["spec"] == yaml.safe_load(source)
     assert "{{ $labels." in source
+    dashboard = the("everything", "ConfigMap")["data"]["memplan.json"]
+    source = (chart_files.ROOT / "deploy" / "grafana" / "memplan.json").read_text()
+    assert json.loads(dashboard) == json.loads(source)
+    assert "{{" in source
