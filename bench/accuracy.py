@@ -1,12 +1,14 @@
 """Estimates against measurements.
 
     python bench/accuracy.py DIR [--out docs/accuracy.md] [--csv FILE] [--no-peers]
-        [--only milabench,timm-a100,timm-rtx3090,corpus] [--limit N] [--processes N]
+        [--peers-cache FILE] [--only milabench,timm-a100,timm-rtx3090,corpus] [--limit N]
+        [--processes N]
 
 DIR holds public tables (`measured.py` says which); the lines of `bench/corpus` are taken as well.
 Each job is simulated once; beside the estimates stand PyTorch's MemTracker, the textbook formula
-and the rule of `accelerate estimate-memory` (`peers/`), which take most of the time. `--out` writes
-the page and its plots; the terminal gets the goals, the errors and the rows that are furthest off.
+and the rule of `accelerate estimate-memory` (`peers/`), which take most of the time, so that
+`--peers-cache` keeps what they say. `--out` writes the page and its plots; the terminal gets the
+goals, the errors and the rows that are furthest off.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from pathlib import Path
 import measured
 from measured import Row
 from reporting import document, sections
+from reporting.answers import PEERS, Answers
 from reporting.goals import goals
-from reporting.predictions import PEERS, Outcome, predict
+from reporting.predictions import Outcome, predict
 from reporting.scores import ALLOCATED, DRIVER_USED, RESERVED, Scored, scored
 
 TABLES = (measured.CORPUS, measured.MILABENCH, measured.TIMM_A100, measured.BRACKETS)
@@ -44,9 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     """Read, predict, print; 0."""
     options = _parser().parse_args(arguments)
     rows = _limited(_read(options), options.limit)
-    outcomes = predict(
-        rows, with_peers=options.peers, processes=options.processes, progress=_progress
-    )
+    peers = Answers(options.peers_cache) if options.peers else None
+    outcomes = predict(rows, peers=peers, processes=options.processes, progress=_progress)
     if options.csv is not None:
         _write_csv(options.csv, outcomes)
     items = scored(outcomes)
@@ -63,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default=",".join(TABLES), metavar="TABLES")
     parser.add_argument("--limit", type=int, default=0, help="models per table; 0 is all")
     parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument("--peers-cache", type=Path, metavar="FILE", help="keep their answers there")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every prediction there")

@@ -63,7 +63,7 @@ def main() -> None:
         for r in (*corpus, *measured.public_rows(options.directory))
         if r.driver_used_bytes is not None
     ]
-    items = scored(predict(rows, with_peers=False, processes=options.processes))
+    items = scored(predict(rows, peers=None, processes=options.processes))
     kept = sound(items)
     found = [residual(item) for item in kept]
     options.out.write_text(document(found, len(items) - len(kept)), encoding="utf-8")

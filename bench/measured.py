@@ -40,9 +40,18 @@ CORPUS, MILABENCH, TIMM_A100, BRACKETS = "corpus", "milabench", "timm-a100", "ti
 
 MIB = 1 << 20
 
+A100_CONTEXT_BYTES = 1_216 * MIB
+"""CUDA context in the A100 table: the 1,740 MiB of its smallest models, less what the driver keeps.
+The table's own constant (`reporting.scores.scored`) takes its place."""
+
 EAGER_CONTEXT_BYTES = 1_321 * MIB
 """CUDA context of an RTX 3090 with a stack that loads every kernel when it starts, as PyTorch 1.12
 with CUDA 11.3 does: that of the smallest models in the A100 table, 1,740 MiB, by SM count."""
+
+PREFETCHED_BATCHES = 3.25
+"""What timm's `PrefetchLoader` (timm/data/loader.py) holds in a stream of its own: the batch that
+the loop works on, the next, the one before while its variable is not overwritten yet, each in
+float32, and the bytes that the next one is made from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +74,9 @@ class Row:
     """PyTorch's fake-tensor peak, where the table has it."""
     context_bytes: int | None = None
     """CUDA context of the software it ran with, where that is not what the GPU catalog is about."""
+    loader_batches: float = 0.0
+    """Batches that the data loader held on the GPU beyond the loop's own, in segments of a stream
+    of its own."""
     library_versions: Mapping[str, str] = field(default_factory=dict)
     """What it ran with, in the corpus."""
     error: str = ""
@@ -87,6 +99,8 @@ def public_rows(folder: Path) -> Iterator[Row]:
             model=record["model"],
             gpu_type="nvidia-a100-40gb",
             job=_timm(record["model"], int(record["batch_size"])),
+            context_bytes=A100_CONTEXT_BYTES,
+            loader_batches=PREFETCHED_BATCHES - 1,  # it is the loop's own too
             driver_used_bytes=int(float(record["driver_used_mib"]) * MIB),
             fake_tensor_bytes=int(float(record["fake_tensor_peak_mib"]) * MIB),
         )
@@ -145,6 +159,7 @@ def _bracket(record: Mapping[str, str]) -> Iterator[Row]:
                 job=normalize(job),
                 ran=ran,
                 context_bytes=EAGER_CONTEXT_BYTES,
+                loader_batches=PREFETCHED_BATCHES - (not channels_last),  # whose layout is copied
             )
 
 
@@ -190,16 +205,15 @@ def _timm(model: str, batch_size: int, **config: bool) -> TrainingJob:
     0.4 to 208 million parameters (1,670 to 1,820 MiB); with plain SGD it grows with the parameters,
     with Adam it falls.
 
-    Not simulated, though it seems to be most of what is left: timm's `train.py` sets
-    `torch.backends.cudnn.benchmark`, so that the first call of each convolution tries algorithms
-    with workspaces of gigabytes, which the highest value polled may or may not have seen, and then
-    empties the allocator's cache (`run_single_conv` in aten/src/ATen/native/cudnn/Conv_v8.cpp). Its
-    loader holds three batches and the bytes of one in a stream of its own.
+    Both tables come from timm's `train.py`, which sets `torch.backends.cudnn.benchmark`: the first
+    call of each convolution tries algorithms, with workspaces of up to gigabytes that are not
+    simulated; the highest value polled has seen those of some rows.
     """
     return normalize(
         TrainingJob(
             model=Model(catalog=CatalogModel(name=f"timm/{model}", config=config)),
             optimizer=Optimizer(type=OptimizerType.SGD, momentum=0.9),
             micro_batch_size=batch_size,
+            cudnn_benchmark=True,
         )
     )

@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from measured import BRACKETS
-from reporting.predictions import PEERS
+from reporting.answers import PEERS
 from reporting.scores import (
     ALLOCATED,
     DRIVER_USED,

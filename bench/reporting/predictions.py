@@ -1,6 +1,6 @@
 """What is predicted for each measurement, by the simulation and by its peers.
 
-    outcomes = predict(rows, with_peers=True, processes=2)      # in the order of the rows
+    outcomes = predict(rows, peers=Answers(None), processes=2)  # in the order of the rows
 
 The rows of one job (at all its batch sizes, on all its GPUs) are one task, so that it is traced
 once for each kernel class. Several processes share the tasks; the answers do not depend on how.
@@ -9,7 +9,7 @@ once for each kernel class. Several processes share the tasks; the answers do no
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -18,17 +18,16 @@ from memplan.types import GpuType, TrainingJob
 from memplan_server.errors import MemplanError
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.gpus.libraries import capability, kernel_class
-from memplan_server.models import BuiltModel
 from memplan_server.planning import estimate_memory, uncertainty
 from memplan_server.planning.probe import Probe
 from memplan_server.simulate import worker
-from memplan_server.timeline import Timeline
-from peers import fake, mem_tracker, rules
+from memplan_server.timeline import Category, Timeline
+from peers import fake
+from reporting import answers
+from reporting.answers import Answers, BySize
 from reporting.families import family
 
-__all__ = ["PEERS", "Outcome", "Prediction", "Traced", "predict"]
-
-PEERS = ("MemTracker", "textbook formula", "accelerate estimate-memory")
+__all__ = ["Outcome", "Prediction", "Traced", "predict"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,16 +50,24 @@ class Prediction:
     confidence: float
     kept_bytes: int
     """What the driver keeps of the card for itself; nvidia-smi counts it as used."""
+    loader_bytes: int = 0
+    """What the data loader holds beyond the loop's own batch."""
     capacity_bytes: int
     fits: bool
     """Whether the replay with the card's capacity succeeds."""
     peers: Mapping[str, int] = field(default_factory=dict)
-    """By names of `PEERS`, those that gave an answer: bytes of tensors, no context."""
+    """By names of `answers.PEERS`, those that gave an answer: bytes of tensors and what the loader
+    holds, no context."""
 
     @property
     def driver_used_bytes(self) -> int:
         """What nvidia-smi is expected to show."""
-        return self.device_used_bytes + self.kept_bytes
+        return self.device_used_bytes + self.beside_bytes
+
+    @property
+    def beside_bytes(self) -> int:
+        """What nvidia-smi shows besides what the job takes."""
+        return self.kept_bytes + self.loader_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,28 +101,44 @@ class Traced:
 def predict(
     rows: Sequence[Row],
     *,
-    with_peers: bool,
+    peers: Answers | None,
     processes: int,
     progress: Callable[[int, int], None] = lambda done, tasks: None,
 ) -> list[Outcome]:
-    """An outcome for each row. `processes` 1 predicts in this one."""
+    """An outcome for each row. `peers` None asks none; `processes` 1 predicts in this one."""
     tasks: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         tasks.setdefault(repr(replace(row.job, micro_batch_size=0)), []).append(index)
     found: dict[int, Outcome] = {}
-    work = [([rows[i] for i in indices], with_peers) for indices in tasks.values()]
-    for done, (indices, outcomes) in enumerate(
+    work = [_work([rows[i] for i in indices], peers) for indices in tasks.values()]
+    for done, (indices, (outcomes, asked)) in enumerate(
         zip(tasks.values(), _run(work, processes), strict=True), 1
     ):
         found.update(zip(indices, outcomes, strict=True))
+        if peers is not None and asked:
+            peers.keep(rows[indices[0]].job, asked)
         progress(done, len(tasks))
     return [found[i] for i in range(len(rows))]
 
 
-_Work = tuple[Sequence[Row], bool]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Work:
+    """The rows of one job, at several batch sizes and on several GPUs."""
+
+    rows: Sequence[Row]
+    peers: BySize | None
+    """What the peers say, where it is known; None asks them."""
 
 
-def _run(work: Sequence[_Work], processes: int) -> Iterator[list[Outcome]]:
+def _work(rows: Sequence[Row], peers: Answers | None) -> _Work:
+    return _Work(rows=rows, peers={} if peers is None else peers.of(rows[0].job, _sizes(rows)))
+
+
+def _sizes(rows: Iterable[Row]) -> set[int]:
+    return {row.job.micro_batch_size for row in rows}
+
+
+def _run(work: Sequence[_Work], processes: int) -> Iterator[tuple[list[Outcome], BySize]]:
     if processes <= 1:
         worker.initialize()
         yield from map(_predict_job, work)
@@ -125,27 +148,31 @@ def _run(work: Sequence[_Work], processes: int) -> Iterator[list[Outcome]]:
         yield from pool.map(_predict_job, work)
 
 
-def _predict_job(work: _Work) -> list[Outcome]:
-    """Rows of one job, at several batch sizes and on several GPUs."""
-    rows, with_peers = work
+def _predict_job(work: _Work) -> tuple[list[Outcome], BySize]:
+    """Outcomes of a job's rows, and what peers were asked and said."""
     timelines, catalog = Traced(), GpuCatalog.load()
-    outcomes = []
-    for row in rows:
-        if row.error:
-            said = f"the run failed: {row.error}"
-            outcomes.append(Outcome(row=row, prediction=None, reason=said))
-            continue
-        try:
-            prediction = _predict(row, timelines, _gpu_type(row, catalog))
-            outcomes.append(Outcome(row=row, prediction=prediction))
-        except MemplanError as error:
-            outcomes.append(Outcome(row=row, prediction=None, reason=str(error)))
-    answered = [o for o in outcomes if o.prediction is not None]
-    if not answered:
-        return outcomes
-    first = answered[0].row
+    outcomes = [_outcome(row, timelines, catalog) for row in work.rows]
+    first = next((o.row for o in outcomes if o.prediction is not None), None)
+    if first is None:
+        return outcomes, {}
     timeline = timelines.get(first.job, catalog.get(first.gpu_type))
-    return _completed(outcomes, timeline, with_peers=with_peers)
+    built = fake.build(first.job)
+    asked: BySize = {}
+    if work.peers is None:
+        asked = answers.ask(first.job, built, timeline, _sizes(work.rows))
+    derived = family(built.module, timeline.traits)
+    known = asked if work.peers is None else work.peers
+    return [_completed(o, timeline, derived, known) for o in outcomes], asked
+
+
+def _outcome(row: Row, timelines: Traced, catalog: GpuCatalog) -> Outcome:
+    if row.error:
+        return Outcome(row=row, prediction=None, reason=f"the run failed: {row.error}")
+    try:
+        prediction = _predict(row, timelines, _gpu_type(row, catalog))
+    except MemplanError as error:
+        return Outcome(row=row, prediction=None, reason=str(error))
+    return Outcome(row=row, prediction=prediction)
 
 
 def _gpu_type(row: Row, catalog: GpuCatalog) -> GpuType:
@@ -153,10 +180,14 @@ def _gpu_type(row: Row, catalog: GpuCatalog) -> GpuType:
     gpu_type = catalog.get(row.gpu_type)
     if row.context_bytes is None:
         return gpu_type
-    return replace(gpu_type, context_bytes=row.context_bytes)
+    sources = {**gpu_type.sources, "context_bytes": row.table}
+    return replace(gpu_type, context_bytes=row.context_bytes, sources=sources)
 
 
 def _predict(row: Row, timelines: Traced, gpu_type: GpuType) -> Prediction:
+    timeline = timelines.get(row.job, gpu_type)
+    loader = _loader_bytes(row, timeline)
+    capacity = gpu_type.usable_bytes - loader
     estimate = estimate_memory(timelines, row.job, gpu_type)
     probe = Probe(timelines, row.job, gpu_type)
     return Prediction(
@@ -168,55 +199,28 @@ def _predict(row: Row, timelines: Traced, gpu_type: GpuType) -> Prediction:
         upper_bound_bytes=estimate.upper_bound_bytes,
         confidence=estimate.confidence,
         kept_bytes=gpu_type.total_bytes - gpu_type.usable_bytes,
-        capacity_bytes=gpu_type.usable_bytes,
-        bounds_family=uncertainty.family(timelines.get(row.job, gpu_type), gpu_type),
-        fits=probe.fits(row.job.micro_batch_size, gpu_type.usable_bytes),
+        loader_bytes=loader,
+        capacity_bytes=capacity,
+        bounds_family=uncertainty.family(timeline, gpu_type),
+        fits=probe.fits(row.job.micro_batch_size, capacity),
     )
 
 
-def _completed(
-    outcomes: Sequence[Outcome], timeline: Timeline, *, with_peers: bool
-) -> list[Outcome]:
+def _loader_bytes(row: Row, timeline: Timeline) -> int:
+    """Batches of the job's largest input."""
+    sizes = timeline.sizes(row.job.micro_batch_size)[timeline.category == Category.INPUT]
+    return int(row.loader_batches * sizes.max(initial=0))
+
+
+def _completed(outcome: Outcome, timeline: Timeline, derived: str, peers: BySize) -> Outcome:
     """With the family where the table does not say it, and the peers' answers."""
-    job = outcomes[0].row.job
-    built = fake.build(job)
-    derived = family(built.module, timeline.traits)
-    sizes = {o.row.job.micro_batch_size for o in outcomes}
-    peers = _ask_peers(job, built, timeline, sizes) if with_peers else {}
-    completed = []
-    for outcome in outcomes:
-        prediction = outcome.prediction
-        if prediction is not None:
-            prediction = replace(
-                prediction,
-                family=outcome.row.family or derived,
-                traits=timeline.traits,
-                peers=peers.get(outcome.row.job.micro_batch_size, {}),
-            )
-        completed.append(replace(outcome, prediction=prediction))
-    return completed
-
-
-def _ask_peers(
-    job: TrainingJob, built: BuiltModel, timeline: Timeline, sizes: set[int]
-) -> Mapping[int, Mapping[str, int]]:
-    """Each peer's answer by batch size; one that cannot execute the job gives none."""
-    answers: dict[int, dict[str, int]] = {size: {} for size in sorted(sizes)}
-
-    def ask(name: str, answer: Callable[[], Mapping[int, int]]) -> None:
-        try:
-            given = answer()
-        except Exception:  # whatever a model raises on another device than it was made for
-            return
-        for size, value in given.items():
-            answers[size][name] = value
-
-    def textbook() -> Mapping[int, int]:
-        fixed = rules.model_state_bytes(timeline)
-        slope = rules.activation_bytes_per_sample(job, built)
-        return {size: fixed + slope * size for size in sizes}
-
-    ask(PEERS[0], lambda: mem_tracker.peaks_by_batch_size(job, built, sizes))
-    ask(PEERS[1], textbook)
-    ask(PEERS[2], lambda: dict.fromkeys(sizes, rules.accelerate_bytes(job, built)))
-    return answers
+    if outcome.prediction is None:
+        return outcome
+    said_at = peers.get(outcome.row.job.micro_batch_size, {})
+    prediction = replace(
+        outcome.prediction,
+        family=outcome.row.family or derived,
+        traits=timeline.traits,
+        peers={name: said + outcome.prediction.loader_bytes for name, said in said_at.items()},
+    )
+    return replace(outcome, prediction=prediction)

@@ -72,12 +72,12 @@ class Scored:
     @property
     def lower_bytes(self) -> int:
         """Lower bound of driver-used bytes."""
-        return self.prediction.lower_bound_bytes + self.prediction.kept_bytes + self.shift_bytes
+        return self.prediction.lower_bound_bytes + self.prediction.beside_bytes + self.shift_bytes
 
     @property
     def upper_bytes(self) -> int:
         """Upper bound of driver-used bytes."""
-        return self.prediction.upper_bound_bytes + self.prediction.kept_bytes + self.shift_bytes
+        return self.prediction.upper_bound_bytes + self.prediction.beside_bytes + self.shift_bytes
 
 
 def scored(outcomes: Iterable[Outcome]) -> list[Scored]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from measured import CORPUS, TIMM_A100
 from reporting import families
+from reporting.answers import PEERS
 from reporting.goals import Goal
 from reporting.markdown import mib, percent, signed, table
-from reporting.predictions import PEERS
 from reporting.scores import (
     ALLOCATED,
     DRIVER_USED,
@@ -91,16 +91,23 @@ def beside_peers(items: Sequence[Scored]) -> str:
 def _ways(items: Sequence[Scored]) -> Iterable[tuple[str, list[float]]]:
     """What stands beside memplan: its own reserved bytes and each peer."""
     if items[0].row.table != TIMM_A100:  # there it is the same
-        own = with_constants(items, lambda s: s.prediction.peak_reserved_bytes)
+        own = with_constants(items, _reserved)
         yield "memplan, reserved + constant", own
     if all(s.row.fake_tensor_bytes is not None for s in items):
         yield (
             "fake-tensor peak of the table + constant",
-            with_constants(items, lambda s: s.row.fake_tensor_bytes or 0),
+            with_constants(
+                items, lambda s: (s.row.fake_tensor_bytes or 0) + s.prediction.loader_bytes
+            ),
         )
     for peer in PEERS:
         yield peer, [s.prediction.peers[peer] / (s.row.driver_used_bytes or 1) - 1 for s in items]
         yield f"{peer} + constant", with_constants(items, _answer_of(peer))
+
+
+def _reserved(item: Scored) -> int:
+    """With what the data loader holds, as the peers' answers have it."""
+    return item.prediction.peak_reserved_bytes + item.prediction.loader_bytes
 
 
 def _answer_of(peer: str) -> Callable[[Scored], int]:
@@ -116,7 +123,7 @@ def fits_or_not(items: Sequence[Scored]) -> str:
         answered = [s for s in some if len(s.prediction.peers) == len(PEERS)]
         if len({s.row.gpu_type for s in some}) > 1:
             continue
-        own = most_right(some, lambda s: s.prediction.peak_reserved_bytes)
+        own = most_right(some, _reserved)
         rows.append(_fits_row(f"{name}: memplan, reserved, best limit", own))
         if answered:
             for peer in PEERS:

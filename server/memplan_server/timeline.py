@@ -117,6 +117,9 @@ class Timeline:
     micro_step: UInt8
     """[m] which micro-batch of its step it belongs to; the last one may be smaller."""
 
+    cache_emptied: tuple[int, ...] = ()
+    """Indices of events right before which the program empties the allocator's cache, rising."""
+
     modules: tuple[Module, ...] = ()
     workspaces: Mapping[int, str] = field(default_factory=dict)
     """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}. Intercept
@@ -188,7 +191,7 @@ class Timeline:
         header["convolutions"] = tuple(_convolution(c) for c in header["convolutions"])
         header["workspaces"] = {int(k): v for k, v in header["workspaces"].items()}
         header["kernel_classes"] = tuple(tuple(c) for c in header["kernel_classes"])
-        for name in ("traced_batch_sizes", "traits", "assumptions"):
+        for name in ("cache_emptied", "traced_batch_sizes", "traits", "assumptions"):
             header[name] = tuple(header[name])
         return cls(**header, **arrays)
 

@@ -27,8 +27,9 @@ from memplan_server.measure.measurement import Gpu, Measurement, OutOfMemory
 from memplan_server.planning import estimate_memory
 from memplan_server.simulate import worker
 from reporting import document, plots
+from reporting.answers import PEERS
 from reporting.goals import goals
-from reporting.predictions import PEERS, Traced
+from reporting.predictions import Traced
 from reporting.scores import scored
 
 T4 = GpuCatalog.load().get("nvidia-t4")

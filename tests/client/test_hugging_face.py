@@ -84,3 +84,9 @@ def test_options_of_the_command_line(folder: Path) -> None:
     assert [(tensor.name, tensor.shape) for tensor in job.inputs] == [("input_ids", (128,))]
     assert job.assumptions.padding is Padding.PADDED
     assert job.assumptions.routing is Routing.WORST_CASE
+
+
+def test_texts_of_others_name_no_file_to_read() -> None:
+    text = "model: {config_file: /etc/passwd}\nbatch_size: 2\n"
+    with pytest.raises(JobFileError, match="no file can be read here"):
+        jobfile.parse(text, files=False)

@@ -1,4 +1,4 @@
-"""The manifests of the webhook and of the Kueue controller: valid, restricted, in step."""
+"""The manifests of the webhook and the Kueue controller: valid, restricted, in step with both."""
 
 from __future__ import annotations
 

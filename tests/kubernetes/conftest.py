@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reviewing import Pair, Webhook, load, serving
+from reviewing import Pair, Webhook, load, serving, until_planned
 
 from memplan_server.app import RunningServer
 
@@ -37,5 +37,5 @@ def own_pair(tmp_path: Path) -> Pair:
 def webhook(pair: Pair, server: RunningServer) -> Iterator[Webhook]:
     """A webhook; its planner has its first worker running and is quick from now on."""
     with serving(pair, f"127.0.0.1:{server.port}", "--patience", "25") as webhook:
-        webhook.ask(load("pod"))
+        until_planned(webhook, load("pod"))
         yield webhook

@@ -153,3 +153,14 @@ def timed(webhook: Webhook, review: object) -> tuple[dict[str, Any], float]:
     start = time.monotonic()
     response = webhook.ask(review)
     return response, time.monotonic() - start
+
+
+def until_planned(webhook: Webhook, review: object) -> dict[str, Any]:
+    """The response with a plan.
+
+    The first plan of a model may take longer than anybody waits; it is there for who asks again.
+    """
+    while "patch" not in (response := webhook.ask(review)):
+        assert "no plan in time" in response["warnings"][0]
+        time.sleep(0.2)
+    return response

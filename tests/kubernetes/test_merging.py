@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonpatch
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from memplan.kubernetes import annotations as names
@@ -49,6 +49,16 @@ def rendered(gpus: list[str], scheduler: Scheduler = Scheduler.KUBERNETES) -> Re
 
 REQUESTS = [rendered(g, s) for g in GPU_SETS for s in (Scheduler.KUBERNETES, Scheduler.DRA)]
 
+WHOLE = rendered(["nvidia-a100-40gb", "nvidia-t4"])
+FOUR_GPUS = {"containers": [{"name": "a", "resources": {"limits": {"nvidia.com/gpu": "4"}}}]}
+ZONE_A = {"key": "zone", "operator": "In", "values": ["a"]}
+LAST_OF_WHOLE = {
+    "metadata.name": "n",
+    "zone": "a",
+    "nvidia.com/gpu.product": "Tesla-T4",
+    "nvidia.com/gpu.memory": "15360",
+}
+
 
 def plan_for(request: Request | None) -> Plan:
     return Plan(
@@ -66,7 +76,7 @@ def plan_for(request: Request | None) -> Plan:
 expressions = st.lists(
     st.sampled_from(
         [
-            {"key": "zone", "operator": "In", "values": ["a"]},
+            ZONE_A,
             {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["9"]},
             *(e for r in REQUESTS for term in r.terms for e in term["matchExpressions"]),
         ]
@@ -182,13 +192,14 @@ def kept(before: Any, after: Any, path: str = "") -> bool:
             any(kept(old, new) for old in before) for new in after
         )
     if isinstance(before, list):
-        remaining = iter(after)
+        remaining = iter(after or [])
         return all(any(kept(old, new) for new in remaining) for old in before)
     return bool(before == after)
 
 
 @settings(max_examples=80, deadline=None)
 @given(objects, st.sampled_from([*REQUESTS, None]))
+@example(("/v1/Pod", {"metadata": {"annotations": dict(written)}, "spec": FOUR_GPUS}), WHOLE)
 def test_nothing_of_the_users_is_lost_and_twice_is_as_once(
     kind_and_item: tuple[str, Object], request: Request | None
 ) -> None:
@@ -201,6 +212,51 @@ def test_nothing_of_the_users_is_lost_and_twice_is_as_once(
     twice, _ = planned(once, kind, own, plan_for(request))
     assert twice == once
     assert jsonpatch.JsonPatch(difference(item, once)).apply(item) == once
+
+
+nodes = st.fixed_dictionaries(
+    {"metadata.name": st.sampled_from(["n", "m"])},
+    optional={
+        "zone": st.sampled_from(["a", "b"]),
+        "nvidia.com/gpu.product": st.sampled_from(["Tesla-T4", "NVIDIA-A100-SXM4-40GB", "X"]),
+        "nvidia.com/gpu.memory": st.sampled_from(["8", "10", "15360"]),
+        "nvidia.com/mig-1g.5gb.memory": st.sampled_from(["10", "4864"]),
+    },
+)
+
+
+def admitted(terms_: list[Object], node: dict[str, str]) -> bool:
+    """As Kubernetes decides: any term, all of its expressions; an empty one applies to no node."""
+
+    def applies(expression: Object) -> bool:
+        value = node.get(expression["key"])
+        if expression["operator"] == "Gt":
+            return value is not None and int(value) > int(expression["values"][0])
+        return value in expression["values"]
+
+    parts = [
+        [*(term.get("matchExpressions") or []), *(term.get("matchFields") or [])] for term in terms_
+    ]
+    return any(part and all(map(applies, part)) for part in parts)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.none() | st.lists(terms, max_size=3), st.sampled_from(REQUESTS), nodes)
+@example([{"matchExpressions": [ZONE_A]}], WHOLE, LAST_OF_WHOLE)
+def test_a_node_suits_both_the_user_and_the_plan(
+    theirs: list[Object] | None, request: Request, node: dict[str, str]
+) -> None:
+    spec: Object = {"containers": [{"name": "a"}]}
+    if theirs is not None:
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": theirs}}
+        spec["affinity"] = {"nodeAffinity": required}
+    pod = {"metadata": {"annotations": dict(written)}, "spec": spec}
+    after, _ = planned(pod, "/v1/Pod", Annotations(job=""), plan_for(request))
+    found = (after["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    now = found.get("requiredDuringSchedulingIgnoredDuringExecution")
+    suits = theirs is None or admitted(theirs, node)
+    suits = suits and (not request.terms or admitted(list(request.terms), node))
+    assert (now is None or admitted(now["nodeSelectorTerms"], node)) == suits
 
 
 @settings(max_examples=80, deadline=None)
@@ -258,6 +314,7 @@ def test_gpus_are_the_jobs_or_else_the_clusters() -> None:
     assert ask(cluster, placement="mig")[0] == [SLICE, "NVIDIA-A100-SXM4-40GB-MIG-3g.20gb"]
     assert ask(cluster, "gpus: [nvidia-l4]") == (["nvidia-l4"], Placing.AFFINITY)
     assert ask(cluster, f"gpus: [{SLICE}]") == ([SLICE], Placing.MIG)
+    assert ask(targets(SLICE)) == ([SLICE], Placing.MIG)
     assert ask(cluster, placement="dra")[0] == [gpu.gpu_type for gpu in cluster]
     with pytest.raises(AnnotationError, match="only MIG profiles are named"):
         ask(cluster, f"gpus: [{SLICE}]", placement="affinity")

@@ -20,8 +20,10 @@ import grpc
 import kubernetes_validate
 import pytest
 import yaml
-from reviewing import REVIEWS, Pair, Webhook, load, patched, serving, timed
+from click.testing import CliRunner
+from reviewing import REVIEWS, Pair, Webhook, load, patched, serving, timed, until_planned
 
+from memplan.cli.commands import cli
 from memplan_server.app import RunningServer
 
 NEWEST = kubernetes_validate.latest_version().rpartition(".")[0]
@@ -252,6 +254,7 @@ def test_a_job_reads_no_file_of_the_webhooks(webhook: Webhook) -> None:
             "memplan.dev/placement is 'nearby', not one of affinity, mig, dra.",
         ),
         ({"placement": "mig"}, "mig needs MIG profiles"),
+        ({"job": "# " + "x" * 65536}, "memplan.dev/job is longer than 64 KiB."),
         ({"policy": "maybe"}, "memplan.dev/policy is 'maybe', not one of warn, reject."),
         ({"container": "x"}, "it has no container 'x', only trainer."),
     ],
@@ -327,6 +330,16 @@ def test_objects_of_no_known_form_are_admitted(webhook: Webhook, item: Object) -
     assert "patch" not in response
 
 
+@pytest.mark.parametrize("strange", [None, 7, "Pod", [], {"kind": {}}])
+@pytest.mark.parametrize("field", ["kind", "object", "operation", "namespace", "name"])
+def test_requests_of_no_known_form_are_admitted(
+    webhook: Webhook, field: str, strange: object
+) -> None:
+    review = load("pod")
+    review["request"][field] = strange
+    assert webhook.ask(review)["allowed"]
+
+
 def test_p99_is_below_100_ms(webhook: Webhook) -> None:
     review = load("job")
     webhook.ask(review)
@@ -395,6 +408,21 @@ def test_a_renewed_certificate_is_served_without_a_restart(
         before.close()
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--cert", "/nowhere/tls.crt"], "No such file or directory"),
+        (["--listen", "8443"], "--listen is '8443', not HOST:PORT"),
+        (["--policy", "maybe"], "'maybe' is not one of 'warn', 'reject'"),
+        (["--gpu", "nvidia-t4:much"], "much"),
+    ],
+)
+def test_wrong_settings_are_named(options: list[str], sentence: str) -> None:
+    done = CliRunner().invoke(cli, ["webhook", *options])
+    assert done.exit_code == 2
+    assert sentence in done.output
+
+
 def test_probes_and_metrics(webhook: Webhook) -> None:
     for path in ("/healthz", "/readyz"):
         connection = webhook.connect()
@@ -433,7 +461,7 @@ def test_a_planner_that_freezes_or_ends_holds_nobody_up(
 ) -> None:
     planner, target = process
     with serving(pair, target, "--patience", "25") as webhook:
-        assert "patch" in webhook.ask(load("pod"))
+        until_planned(webhook, load("pod"))
         planner.send_signal(signal.SIGSTOP)
         assert "patch" in webhook.ask(load("pod"))  # it was planned before
         for name in ("job-dra", "job-too-large"):
@@ -441,8 +469,7 @@ def test_a_planner_that_freezes_or_ends_holds_nobody_up(
             assert (response["allowed"], "patch" in response) == (True, False)
             assert seconds < AWAY_S, name
         planner.send_signal(signal.SIGCONT)
-        time.sleep(2.5)  # for so long the webhook takes it for away
-        assert "patch" in webhook.ask(load("job-dra"))
+        until_planned(webhook, load("job-dra"))
         planner.terminate()
         planner.wait(60)
         response, seconds = timed(webhook, load("pod-mig"))

@@ -79,6 +79,7 @@ def capture_job(
         loop=loop or TrainingLoop(),
         allocator=allocator or AllocatorSettings(),
         micro_batch_size=micro_batch_size or samples,
+        cudnn_benchmark=torch.backends.cudnn.benchmark,
     )
 
 

@@ -21,7 +21,7 @@ _SECRET = Path("/etc/memplan/webhook")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def planner_options(prefix: str) -> Callable[[Any], Any]:
+def _planner_options(prefix: str) -> Callable[[Any], Any]:
     """Whom to ask, and about which GPUs."""
     options = [
         click.option(
@@ -100,21 +100,21 @@ def _setting(name: str, **options: Any) -> Callable[[Any], Any]:
     help="Longest time to wait for a plan that the planner is working on; less than the "
     "timeoutSeconds of the webhook.",
 )
-@planner_options("MEMPLAN_WEBHOOK")
+@_planner_options("MEMPLAN_WEBHOOK")
 def webhook(**options: Any) -> int:
     """Plan jobs when they are created in Kubernetes: a mutating admission webhook.
 
     Runs until it is told to stop. Needs the extra `kubernetes`. The files of the certificate may be
     renewed meanwhile.
     """
-    require("aiohttp", "prometheus_client")
+    _require("aiohttp", "prometheus_client")
     from memplan.kubernetes.annotations import Placing, Policy
     from memplan.kubernetes.review import Reviewer
     from memplan.kubernetes.webhook import serve
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        with connected(options) as client:
+        with _connected(options) as client:
             reviewer = Reviewer(
                 client,
                 gpus=options["gpus"],
@@ -170,20 +170,20 @@ def webhook(**options: Any) -> int:
     help="So long a planner that is away is waited for; then the workload gives its quota back and "
     "is tried again by Kueue.",
 )
-@planner_options("MEMPLAN_KUEUE")
+@_planner_options("MEMPLAN_KUEUE")
 def kueue(**options: Any) -> int:
     """Hold the workloads of Kueue until they are planned: the controller of an AdmissionCheck.
 
     Runs until it is told to stop. Needs the extra `kubernetes`.
     """
-    require("aiohttp", "kubernetes", "prometheus_client")
+    _require("aiohttp", "kubernetes", "prometheus_client")
     from memplan.kubernetes.kueue.cluster import connect
     from memplan.kubernetes.kueue.controller import Controller, serve
     from memplan.kubernetes.metrics import KueueMetrics
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        with connected(options) as client:
+        with _connected(options) as client:
             metrics = KueueMetrics()
             controller = Controller(
                 connect(options["kubeconfig"]),
@@ -200,7 +200,7 @@ def kueue(**options: Any) -> int:
     return exits.FITS
 
 
-def connected(options: dict[str, Any]) -> Any:
+def _connected(options: dict[str, Any]) -> Any:
     """The client of the planner."""
     from memplan.scheduling.planner import connect
 
@@ -208,7 +208,7 @@ def connected(options: dict[str, Any]) -> Any:
     return connect(options["server"], **tls)
 
 
-def require(*modules: str) -> None:
+def _require(*modules: str) -> None:
     """Say how to install what is not there. Raises click.ClickException."""
     for module in modules:
         if find_spec(module) is None:

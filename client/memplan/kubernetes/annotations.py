@@ -39,6 +39,8 @@ REASON = f"{PREFIX}reason"
 CLAIM_TEMPLATE = f"{PREFIX}resource-claim-template"
 READ = (JOB, PLACEMENT, POLICY, CONTAINER)
 """Those that people write."""
+LONGEST_JOB = 64 << 10
+"""Longer ones take so long to read that others would wait."""
 _MIG = re.compile(r"[- ]mig[- ]", re.IGNORECASE)
 """In the name, and in every alias, of each MIG profile of the catalog."""
 
@@ -119,13 +121,16 @@ def asked(
     `gpus` and `placing` are those of the cluster, for jobs that name none. Raises AnnotationError,
     and JobFileError with every mistake in the job file.
     """
+    if len(annotations.job) > LONGEST_JOB:
+        raise AnnotationError(f"{JOB} is longer than {LONGEST_JOB >> 10} KiB.")
     request = jobfile.parse(annotations.job, source=JOB, files=False)
     gpus = request.gpus or tuple(gpus)
     slices = tuple(gpu for gpu in gpus if _MIG.search(gpu.gpu_type))
     whole = tuple(gpu for gpu in gpus if gpu not in slices)
-    if annotations.placing is None and slices and not whole and placing is Placing.AFFINITY:
-        placing = Placing.MIG  # nothing else was named
-    placing = annotations.placing or placing
+    if annotations.placing is not None:
+        placing = annotations.placing
+    elif placing is not Placing.DRA and bool(slices) != bool(whole):
+        placing = Placing.MIG if slices else Placing.AFFINITY  # nothing else is named
     if placing is not Placing.DRA:
         gpus = _of_kind(placing, slices, whole)
     return replace(request, gpus=gpus, measurement_budget=None), placing

@@ -16,15 +16,8 @@ import yaml
 from memplan.client import Client
 from memplan.kubernetes.annotations import Placing
 from memplan.scheduling.planner import PLAN_TIMEOUT_S
-from memplan.scheduling.sentences import environment, remedies
-from memplan.types import (
-    AccumulationPlan,
-    Placement,
-    PlanJobRequest,
-    PlanJobResponse,
-    Scheduler,
-    Verdict,
-)
+from memplan.scheduling.sentences import environment, micro_batches, remedies
+from memplan.types import Placement, PlanJobRequest, PlanJobResponse, Scheduler, Verdict
 
 __all__ = ["Plan", "Request", "make", "parse_request"]
 
@@ -81,20 +74,19 @@ class Plan:
 
 
 def make(client: Client, request: PlanJobRequest, placing: Placing) -> Plan:
-    """Ask the service. Raises MemplanError."""
+    """Ask the service. Raises MemplanError.
+
+    With a global batch size it is for the GPU that is chosen as if there were none.
+    """
     scheduler = Scheduler.DRA if placing is Placing.DRA else Scheduler.KUBERNETES
-    as_described = replace(request, global_batch_size=0, scheduler=scheduler)
-    answer = _ask(client, as_described)
+    request = replace(request, scheduler=scheduler)
+    answer = _ask(client, replace(request, global_batch_size=0))
     placements = answer.placements
     placement = _chosen(placements)
-    if placement.verdict is Verdict.DOES_NOT_FIT:
-        here = {p.gpu.gpu_type for p in placements} if request.gpus else None
-        plan = _hopeless(placement, here)
-    else:
-        if request.global_batch_size:
-            # The service plans the micro-batches for the first GPU: the one chosen.
-            answer = _ask(client, replace(request, gpus=(placement.gpu,), scheduler=scheduler))
-        plan = _plan(request, placement, answer)
+    plan = _plan(request, placement, answer)
+    if request.global_batch_size:
+        answer = _ask(client, replace(request, gpus=(placement.gpu,)))
+        plan = _accumulating(request, plan, placement, answer)
     if request.gpus:
         plan = replace(plan, asked_as=request.gpus[placements.index(placement)].gpu_type)
     return plan
@@ -122,60 +114,53 @@ def _chosen(placements: Sequence[Placement]) -> Placement:
     return max(placements, key=lambda p: p.capacity_bytes)
 
 
-def _hopeless(placement: Placement, here: set[str] | None) -> Plan:
-    """What would help is about the GPUs asked about; None for all that there are."""
+def _plan(request: PlanJobRequest, placement: Placement, answer: PlanJobResponse) -> Plan:
+    """The job as it is described."""
+    hopeless = placement.verdict is Verdict.DOES_NOT_FIT
+    asked = parse_request(answer.scheduler_request)
+    here = {p.gpu.gpu_type for p in answer.placements} if request.gpus else None
+    advice = [] if placement.verdict is Verdict.FITS else remedies([placement], here)
+    if placement.verdict is Verdict.UNCERTAIN:
+        advice.insert(0, "It fits for sure on no GPU asked about, so none is asked for.")
+    elif placement.verdict is Verdict.FITS and asked is None:
+        advice.append(answer.scheduler_request.lstrip("# ").strip())
+    start = "It does not fit on any GPU asked about. " if hopeless else ""
     return Plan(
         verdict=placement.verdict,
         gpu_type=placement.gpu.gpu_type,
         asked_as=placement.gpu.gpu_type,
         expected_bytes=placement.device_used_bytes,
         upper_bound_bytes=placement.upper_bound_bytes,
-        reason=f"It does not fit on any GPU asked about. {placement.gpu.gpu_type}: "
-        f"{placement.reason}",
-        advice=tuple(remedies([placement], here)),
-    )
-
-
-def _plan(request: PlanJobRequest, placement: Placement, answer: PlanJobResponse) -> Plan:
-    accumulation = answer.accumulation
-    asked = parse_request(answer.scheduler_request)
-    plan = Plan(
-        verdict=placement.verdict,
-        gpu_type=placement.gpu.gpu_type,
-        asked_as=placement.gpu.gpu_type,
-        expected_bytes=placement.device_used_bytes,
-        upper_bound_bytes=placement.upper_bound_bytes,
-        reason=f"{placement.gpu.gpu_type}: {placement.reason}",
-        advice=tuple(_advice(placement, answer, asked)),
-        environment=environment(request.job, accumulation),
+        reason=f"{start}{placement.gpu.gpu_type}: {placement.reason}",
+        advice=tuple(advice),
+        environment={} if hopeless else environment(request.job, None),
         request=asked,
     )
+
+
+def _accumulating(
+    request: PlanJobRequest, plan: Plan, placement: Placement, answer: PlanJobResponse
+) -> Plan:
+    """The same with the micro-batches of the answer, which take what is there.
+
+    They fit although those of the job as it is described may not.
+    """
+    accumulation = answer.accumulation
     if accumulation is None or not accumulation.feasible:
-        return plan
-    return _accumulating(plan, placement, accumulation)
-
-
-def _accumulating(plan: Plan, placement: Placement, accumulation: AccumulationPlan) -> Plan:
-    """The micro-batches are not those of the job as it is described, and take what is there."""
-    micro, steps = accumulation.micro_batch_size, accumulation.accumulation_steps
+        why = "" if accumulation is None else accumulation.reason
+        return replace(plan, advice=(*plan.advice, why), request=None)
+    micro, steps = micro_batches(request.job, accumulation)
+    asked = parse_request(answer.scheduler_request)
     return replace(
         plan,
+        verdict=Verdict.FITS,
         expected_bytes=accumulation.device_used_bytes,
         upper_bound_bytes=placement.capacity_bytes,
         reason=f"{plan.gpu_type}: micro-batch {micro} x {steps} steps. {accumulation.reason}",
+        advice=() if asked else (answer.scheduler_request.lstrip("# ").strip(),),
+        environment=environment(request.job, accumulation),
+        request=asked,
     )
-
-
-def _advice(placement: Placement, answer: PlanJobResponse, asked: Request | None) -> list[str]:
-    found = []
-    if placement.verdict is not Verdict.FITS:
-        found += ["It fits for sure on no GPU asked about, so none is asked for."]
-        found += remedies([placement])
-    elif asked is None:
-        found.append(answer.scheduler_request.lstrip("# ").strip())
-    if answer.accumulation is not None and not answer.accumulation.feasible:
-        found.append(answer.accumulation.reason)
-    return found
 
 
 def parse_request(text: str) -> Request | None:

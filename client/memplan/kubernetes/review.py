@@ -129,7 +129,7 @@ class Reviewer:
     def review(self, request: Mapping[str, Any], policy: Policy | None = None) -> Answer:
         """Answer the request of a review; `policy` is that of its namespace."""
         item = request.get("object")
-        kind = _kind(request)
+        kind = kind_of(request)
         if request.get("operation") != "CREATE" or kind not in KINDS or not isinstance(item, dict):
             return unplanned("ignored")
         policy = policy or self._policy
@@ -177,7 +177,8 @@ class Reviewer:
         )
 
 
-def _kind(request: Mapping[str, Any]) -> str:
+def kind_of(request: Mapping[str, Any]) -> str:
+    """Group, version and kind of the object, as in `KINDS`; empty where the request has none."""
     kind = request.get("kind")
     if not isinstance(kind, dict):
         return ""

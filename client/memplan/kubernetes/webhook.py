@@ -27,14 +27,17 @@ from memplan.kubernetes.metrics import WebhookMetrics
 from memplan.kubernetes.review import (
     DEFECT,
     LATE,
+    LONGEST_REFUSAL,
     Answer,
     Reviewer,
     ReviewError,
+    kind_of,
     parse,
     response,
     unplanned,
 )
 from memplan.kubernetes.serving import add_probes, metrics_app, start, stop_signal
+from memplan.scheduling.sentences import one_line
 
 __all__ = ["serve"]
 
@@ -106,11 +109,10 @@ class Webhook:
 
 
 def _log(request: Mapping[str, Any], answer: Answer) -> None:
-    kind = request.get("kind") or {}
     name = f"{request.get('namespace', '')}/{request.get('name') or '(generated)'}"
-    text = answer.refusal or " ".join(answer.warnings)
+    text = one_line(answer.refusal or " ".join(answer.warnings), LONGEST_REFUSAL)
     level = logging.DEBUG if answer.outcome == "ignored" else logging.INFO
-    log.log(level, "%s %r: %s. %s", kind.get("kind"), name, answer.outcome, text)
+    log.log(level, "%s %r: %s. %s", kind_of(request), name, answer.outcome, text)
 
 
 async def serve(

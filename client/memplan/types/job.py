@@ -338,5 +338,8 @@ class TrainingJob:
     """Settings of the CUDA caching allocator (PYTORCH_CUDA_ALLOC_CONF)."""
     micro_batch_size: int = 0
     """Samples in one forward and backward pass on one GPU. Required, 1 to 2^24."""
+    cudnn_benchmark: bool = False
+    """torch.backends.cudnn.benchmark: the first call of each convolution with a new shape tries
+    cuDNN's algorithms, after which PyTorch empties the allocator's cache. Default false."""
     assumptions: Assumptions = field(default_factory=Assumptions)
     """What is taken for given where memory depends on the values of data."""

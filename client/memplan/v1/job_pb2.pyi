@@ -167,7 +167,7 @@ GRAPH_TENSOR_KIND_BUFFER: GraphTensorKind
 GRAPH_TENSOR_KIND_CONSTANT: GraphTensorKind
 
 class TrainingJob(_message.Message):
-    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size", "assumptions")
+    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size", "cudnn_benchmark", "assumptions")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +177,7 @@ class TrainingJob(_message.Message):
     LOOP_FIELD_NUMBER: _ClassVar[int]
     ALLOCATOR_FIELD_NUMBER: _ClassVar[int]
     MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CUDNN_BENCHMARK_FIELD_NUMBER: _ClassVar[int]
     ASSUMPTIONS_FIELD_NUMBER: _ClassVar[int]
     model: Model
     inputs: _containers.RepeatedCompositeFieldContainer[InputTensor]
@@ -187,8 +188,9 @@ class TrainingJob(_message.Message):
     loop: TrainingLoop
     allocator: AllocatorSettings
     micro_batch_size: int
+    cudnn_benchmark: bool
     assumptions: Assumptions
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ..., assumptions: _Optional[_Union[Assumptions, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ..., cudnn_benchmark: bool = ..., assumptions: _Optional[_Union[Assumptions, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("catalog", "layer_stack", "graph")

@@ -6,7 +6,8 @@ Source: c10/cuda/CUDACachingAllocator.cpp (`malloc`, `get_free_block`, `should_s
 
 Known limitations: one stream, no private pools (CUDA graphs). Addresses of segments rise in the
 order they are made; the driver may answer otherwise, which matters only between free blocks of
-equal size.
+equal size. Of expandable segments only whole ones are given back, not free pages between blocks in
+use.
 """
 
 from __future__ import annotations
@@ -118,6 +119,12 @@ class CachingAllocator:
         block.free, block.age = True, 0
         pool.add(block)
 
+    def empty_cache(self) -> None:
+        """Give every segment without a block in use back to the driver (`emptyCache`)."""
+        for pool in (self._large, self._small):
+            for block in [b for b in pool.blocks.values() if b.whole]:
+                self._release(block)
+
     def _join(self, first: Block, second: Block) -> Block:
         first.size += second.size
         first.next = second.next
@@ -173,7 +180,8 @@ class CachingAllocator:
         if block is None and self._release_available(pool, size):
             block = self._new_segment(pool, size)
         if block is None:
-            self._release_cached()
+            self.releases += 1
+            self.empty_cache()
             block = self._new_segment(pool, size)
         if block is None:
             raise OutOfMemory
@@ -226,12 +234,6 @@ class CachingAllocator:
             released += block_size
             self._release(pool.blocks[address])
         return released >= needed
-
-    def _release_cached(self) -> None:
-        self.releases += 1
-        for pool in (self._large, self._small):
-            for block in [b for b in pool.blocks.values() if b.whole]:
-                self._release(block)
 
     def _release(self, block: Block) -> None:
         block.pool.remove(block)

@@ -8,9 +8,9 @@ them is the order of best fit, and neighbours are found by the address where the
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from memplan_server.allocator.rounding import (
     LARGE_BUFFER,
@@ -56,18 +56,42 @@ class PlainAllocator:
         self.peak_event = -1
         self.failed_event: int | None = None
         self.releases = 0
+        self._allocated = 0
+        self._address_of: list[int] = []
+        self._size_of: list[int] = []
         self._keys: tuple[list[int], list[int]] = ([], [])
         self._size_from: dict[int, int] = {}
         self._start_of: dict[int, int] = {}
         self._segments: dict[int, int] = {}
         self._next_address = 1
 
-    def run(self, events: list[int], blocks: list[int], segments: list[int]) -> None:
-        """Replay all events, or up to the first that does not fit."""
-        address_of, size_of = [0] * len(blocks), [0] * len(blocks)
+    def run(
+        self,
+        events: list[int],
+        blocks: list[int],
+        segments: list[int],
+        cache_emptied: Sequence[int] = (),
+    ) -> None:
+        """Replay all events, or up to the first that does not fit.
+
+        `cache_emptied`: indices of events, rising, before which the cache is emptied.
+        """
+        self._address_of, self._size_of = [0] * len(blocks), [0] * len(blocks)
+        start = 0
+        for stop in cache_emptied:
+            self._run(events[start:stop], start, blocks, segments)
+            if self.failed_event is not None:
+                return
+            self._empty_cache()
+            start = stop
+        self._run(events[start:], start, blocks, segments)
+
+    def _run(self, events: list[int], first: int, blocks: list[int], segments: list[int]) -> None:
+        """Replay these events, of which the first has this index."""
+        address_of, size_of = self._address_of, self._size_of
         size_from, start_of, (small, large) = self._size_from, self._start_of, self._keys
-        allocated = 0
-        for index, event in enumerate(events):
+        allocated = self._allocated
+        for index, event in enumerate(events, first):
             if event < 0:
                 address, size = address_of[~event], size_of[~event]
                 allocated -= size
@@ -107,11 +131,13 @@ class PlainAllocator:
             allocated += size
             if allocated > self.peak_allocated:
                 self.peak_allocated, self.peak_event = allocated, index
+        self._allocated = allocated
 
     def _new_segment(self, size: int) -> int:
         """Its address; 0 when there is no room even after giving back what is cached."""
         if self.reserved + size > self.capacity:
-            self._release_cached()
+            self.releases += 1
+            self._empty_cache()
             if self.reserved + size > self.capacity:
                 return 0
         self.reserved += size
@@ -121,8 +147,7 @@ class PlainAllocator:
         self._segments[address] = size
         return address
 
-    def _release_cached(self) -> None:
-        self.releases += 1
+    def _empty_cache(self) -> None:
         for keys in self._keys:
             kept = []
             for key in keys:
@@ -143,11 +168,13 @@ class Unlimited:
     """Peak reserved bytes of the same events at many sizes, the driver having room for everything.
 
     Without a limit nothing is given back, so the two pools do not meet: each is replayed alone, and
-    the small one, whose sizes rarely depend on the batch size, once for all that share them.
+    the small one, whose sizes rarely depend on the batch size, once for all that share them. Not so
+    when the program empties the cache: then they are replayed together.
     """
 
-    def __init__(self, events: Int32) -> None:
+    def __init__(self, events: Int32, cache_emptied: Sequence[int] = ()) -> None:
         self._events = events
+        self._cache_emptied = cache_emptied
         self._storage = np.where(events >= 0, events, ~events)
         self._sign = np.where(events >= 0, 1, -1)
         self._small: dict[bytes, int] = {}
@@ -160,14 +187,17 @@ class Unlimited:
     def peak_reserved_bytes(self, sizes: Int64) -> int:
         """`sizes`: [m] bytes asked for by each storage."""
         blocks = units(sizes)
+        if self._cache_emptied:
+            return self._peak(self._events, blocks) * MIN_BLOCK_SIZE
         small = blocks <= _SMALL
         key = np.where(small, blocks, -1).astype(np.int32).tobytes()
         if key not in self._small:
-            self._small[key] = self._peak(blocks, small)
-        return (self._small[key] + self._peak(blocks, ~small)) * MIN_BLOCK_SIZE
+            self._small[key] = self._peak(self._events[small[self._storage]], blocks)
+        large = self._peak(self._events[~small[self._storage]], blocks)
+        return (self._small[key] + large) * MIN_BLOCK_SIZE
 
-    def _peak(self, blocks: Int64, chosen: npt.NDArray[np.bool_]) -> int:
+    def _peak(self, events: Int32, blocks: Int64) -> int:
         allocator = PlainAllocator(1 << 62)
-        events = self._events[chosen[self._storage]].tolist()
-        allocator.run(events, blocks.tolist(), segment_units(blocks).tolist())
+        segments = segment_units(blocks).tolist()
+        allocator.run(events.tolist(), blocks.tolist(), segments, self._cache_emptied)
         return allocator.peak_reserved

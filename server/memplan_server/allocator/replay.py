@@ -35,22 +35,32 @@ def replay(
     sizes: Int64,
     settings: AllocatorSettings | None = None,
     capacity_bytes: int | None = None,
+    *,
+    cache_emptied: Sequence[int] = (),
 ) -> Replay:
     """Replay `events` (`s`: storage `s` is allocated, `~s`: it is freed) with `sizes` [m] in bytes.
 
     `capacity_bytes` is what the driver can give, the CUDA context not counted; None is no limit.
+    `cache_emptied` are the indices of events, rising, before which torch.cuda.empty_cache() is
+    called.
     """
     if settings is None or settings == AllocatorSettings():
-        return _replay_plain(events, sizes, capacity_bytes)
-    return replay_with(CachingAllocator(settings, capacity_bytes), events, sizes)
+        return _replay_plain(events, sizes, capacity_bytes, cache_emptied)
+    allocator = CachingAllocator(settings, capacity_bytes)
+    return replay_with(allocator, events, sizes, cache_emptied=cache_emptied)
 
 
-def _replay_plain(events: Sequence[int], sizes: Int64, capacity_bytes: int | None) -> Replay:
+def _replay_plain(
+    events: Sequence[int],
+    sizes: Int64,
+    capacity_bytes: int | None,
+    cache_emptied: Sequence[int],
+) -> Replay:
     blocks = units(sizes)
     allocator = PlainAllocator(
         UNLIMITED if capacity_bytes is None else capacity_bytes // MIN_BLOCK_SIZE
     )
-    allocator.run(list(events), blocks.tolist(), segment_units(blocks).tolist())
+    allocator.run(list(events), blocks.tolist(), segment_units(blocks).tolist(), cache_emptied)
     return Replay(
         peak_allocated_bytes=allocator.peak_allocated * MIN_BLOCK_SIZE,
         peak_reserved_bytes=allocator.peak_reserved * MIN_BLOCK_SIZE,
@@ -60,13 +70,21 @@ def _replay_plain(events: Sequence[int], sizes: Int64, capacity_bytes: int | Non
     )
 
 
-def replay_with(allocator: CachingAllocator, events: Sequence[int], sizes: Int64) -> Replay:
+def replay_with(
+    allocator: CachingAllocator,
+    events: Sequence[int],
+    sizes: Int64,
+    *,
+    cache_emptied: Sequence[int] = (),
+) -> Replay:
     """Replay through this allocator."""
-    wanted = sizes.tolist()
+    wanted, emptied = sizes.tolist(), set(cache_emptied)
     blocks: dict[int, Block] = {}
     allocated = reserved = 0
     peak_event, failed = -1, None
     for index, event in enumerate(events):
+        if index in emptied:
+            allocator.empty_cache()
         if event < 0:
             block = blocks.pop(~event, None)
             if block is not None:

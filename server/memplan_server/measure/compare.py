@@ -169,4 +169,4 @@ def _replayed(job: TrainingJob, measurement: Measurement, history: History) -> R
     room = None
     if measurement.allocator_retries:
         room = measurement.gpu.usable_bytes - (measurement.context_after_bytes or 0)
-    return replay_history(history, job.allocator, room)
+    return replay_history(history, job.allocator, room, empties_cache=job.cudnn_benchmark)

@@ -14,7 +14,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ class History:
     """Bytes of segments right after each allocation, in order of allocation [m]."""
     segments: Sequence[tuple[int, int]]
     """Changes of the reserved bytes: (storages allocated before, bytes; negative: given back)."""
+    given_back: Sequence[int] = ()
+    """Indices into `usable` of the events right before which segments were given back."""
     out_of_memory_bytes: int | None = None
     """What was asked for when there was no memory."""
     streams: int = 1
@@ -101,6 +103,7 @@ class _Reader:
         self._sizes: list[int] = []
         self._reserved: list[int] = []
         self._segments: list[tuple[int, int]] = []
+        self._given_back: dict[int, None] = {}
         self._held = 0
         self._at: dict[int, int] = {}
         self._freed: dict[int, int] = {}
@@ -123,6 +126,7 @@ class _Reader:
             self._changed(size)
         elif action in _GIVEN_BACK:
             self._changed(-size)
+            self._given_back[len(self._usable)] = None
         elif action == "oom":
             self._out_of_memory = size
 
@@ -153,6 +157,7 @@ class _Reader:
             usable=self._usable,
             reserved=self._reserved,
             segments=self._segments,
+            given_back=tuple(self._given_back),
             out_of_memory_bytes=self._out_of_memory,
             streams=max(1, len(self._streams)),
         )
@@ -162,13 +167,16 @@ def replay_history(
     history: History,
     settings: AllocatorSettings | None = None,
     capacity_bytes: int | None = None,
+    *,
+    empties_cache: bool = False,
 ) -> ReplayedHistory:
     """Drive our allocator with the recorded allocations and frees; compare the reserved bytes.
 
     `capacity_bytes` is the room that segments had; without it nothing is ever given back, so a
-    history that came near the limit needs it.
+    history that came near the limit needs it. `empties_cache`: the program gave segments back.
     """
-    replayed, peak = _replay(history, CachingAllocator(settings, capacity_bytes))
+    emptied = history.given_back if empties_cache else ()
+    replayed, peak = _replay(history, CachingAllocator(settings, capacity_bytes), emptied)
     differing = [
         storage
         for storage, recorded in enumerate(history.reserved)
@@ -182,11 +190,15 @@ def replay_history(
     )
 
 
-def _replay(history: History, allocator: CachingAllocator) -> tuple[list[int], int]:
+def _replay(
+    history: History, allocator: CachingAllocator, emptied: Container[int]
+) -> tuple[list[int], int]:
     """Reserved bytes right after each allocation, up to one that does not fit; and their peak."""
     blocks: dict[int, Block] = {}
     reserved: list[int] = []
-    for event in _without_empty(history):
+    for index, event in enumerate(_without_empty(history)):
+        if index in emptied:
+            allocator.empty_cache()
         if event < 0:
             allocator.free(blocks.pop(~event))
             continue

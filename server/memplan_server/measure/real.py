@@ -21,7 +21,7 @@ from memplan_server.simulate import libraries, placing
 from memplan_server.training import Loop, Observer, TargetSpec, Unobserved, prepare
 from memplan_server.training.loop import target_specs
 
-__all__ = ["LATE_TARGETS", "Made", "loop_over", "make", "set_precision"]
+__all__ = ["LATE_TARGETS", "Made", "loop_over", "make", "set_backends"]
 
 LATE_TARGETS = (
     "the first targets were made after the first forward pass, since their shape could not be "
@@ -61,12 +61,13 @@ def make(job: TrainingJob, device: torch.device) -> Made:
     )
 
 
-def set_precision(job: TrainingJob) -> None:
-    """Process-wide: matrix products in TensorFloat-32 for TF32 jobs.
+def set_backends(job: TrainingJob) -> None:
+    """Process-wide: matrix products in TensorFloat-32 for TF32 jobs, and cudnn.benchmark.
 
     Everything else stays as PyTorch has it: without that, cuDNN convolutions may use it and matrix
     products may not.
     """
+    torch.backends.cudnn.benchmark = job.cudnn_benchmark
     torch.set_float32_matmul_precision("high" if job.precision is Precision.TF32 else "highest")
 
 

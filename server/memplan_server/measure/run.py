@@ -124,7 +124,7 @@ class _Run:
     def outcome(self) -> Outcome:
         request = self._request
         on_cuda = request.device_type == "cuda"
-        real.set_precision(request.job)
+        real.set_backends(request.job)
         made = real.make(request.job, torch.device("cuda", 0) if on_cuda else torch.device("cpu"))
         if self._wait is not None:
             self._wait()

@@ -34,8 +34,8 @@ class _NamingRecorder(Recorder):
     """Notes the operator of each allocation besides: as on a real device, the one that the program
     called, whatever that executes."""
 
-    def __init__(self, simulated: torch.device) -> None:
-        super().__init__(simulated)
+    def __init__(self, simulated: torch.device, *, cudnn_benchmark: bool) -> None:
+        super().__init__(simulated, cudnn_benchmark=cudnn_benchmark)
         self.names: list[str] = []
         self._running = ""
         self._within = False
@@ -60,14 +60,14 @@ def simulate(job: TrainingJob, gpu_type: GpuType) -> Simulated:
     Raises what `worker.trace` raises.
     """
     worker.initialize()
-    recorder = _NamingRecorder(device.register())
+    recorder = _NamingRecorder(device.register(), cudnn_benchmark=job.cudnn_benchmark)
     gpu = kernel_class(capability(gpu_type))
     built = models.build(job)
     traced = trace.trace_at(job, built, gpu, job.micro_batch_size, recorder)
     timeline = traced.with_workspaces(workspaces(gpu_type))
     sizes = timeline.sizes(job.micro_batch_size)
     events = timeline.events.tolist()
-    result = replay(events, sizes, job.allocator)
+    result = replay(events, sizes, job.allocator, cache_emptied=timeline.cache_emptied)
     return Simulated(
         events=Events(
             events=events,

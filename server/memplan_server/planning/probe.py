@@ -86,7 +86,8 @@ class Probe:
 
     def _unlimited(self, timeline: Timeline) -> Unlimited:
         if id(timeline) not in self.shared.unlimited:
-            self.shared.unlimited[id(timeline)] = Unlimited(timeline.events)
+            made = Unlimited(timeline.events, timeline.cache_emptied)
+            self.shared.unlimited[id(timeline)] = made
         return self.shared.unlimited[id(timeline)]
 
     def device_used_bytes(self, batch_size: int) -> int:

@@ -48,4 +48,10 @@ def run(
 ) -> Replay:
     """Replay a timeline with its workspaces; `room_bytes` is what the CUDA context leaves."""
     sizes = timeline.sizes(batch_size, last_batch_size=last_batch_size)
-    return replay(timeline.events.tolist(), sizes, settings, room_bytes)
+    return replay(
+        timeline.events.tolist(),
+        sizes,
+        settings,
+        room_bytes,
+        cache_emptied=timeline.cache_emptied,
+    )

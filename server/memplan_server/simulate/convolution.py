@@ -48,7 +48,7 @@ def _convolution(
     output = call.empty(size, input.dtype)
     if call.cudnn:
         weights = call.contiguous(weight)
-        call.workspace("dgrad" if transposed else "fprop", copied, output)
+        call.workspace("dgrad" if transposed else "fprop", copied, output, padding)
         del weights
     if bias is not None and call.cudnn:
         output = recorder.execute(_ATEN.add_.Tensor, output, bias.view(-1, *[1] * (len(size) - 2)))
@@ -77,12 +77,12 @@ def _convolution_backward(
         grads[0] = grad = call.empty(input.shape, input.dtype)
         if call.cudnn:
             weights = call.contiguous(weight)
-            call.workspace("fprop" if transposed else "dgrad", grad, upper)
+            call.workspace("fprop" if transposed else "dgrad", grad, upper, padding)
             del weights
     if output_mask[1]:
         grads[1] = call.empty(weight.shape, weight.dtype)
         if call.cudnn:
-            call.workspace("wgrad", copied, upper)
+            call.workspace("wgrad", copied, upper, padding)
     if output_mask[2]:
         dims = [0, *range(2, grad_output.dim())]
         grads[2] = recorder.execute(_ATEN.sum.dim_IntList, grad_output, dims)
@@ -167,7 +167,7 @@ class _Call:
         )
         return made
 
-    def workspace(self, direction: str, x: Tensor, y: Tensor) -> None:
+    def workspace(self, direction: str, x: Tensor, y: Tensor, padding: Sequence[int]) -> None:
         """What cuDNN takes and gives back: `x` is the image and `y` the result of `fprop`."""
         if self._transposed:
             x, y = y, x
@@ -185,6 +185,7 @@ class _Call:
                 dilation=tuple(self._dilation),
             ),
             samples=x.shape[0],
+            padding=padding,
         )
 
 

@@ -60,12 +60,14 @@ class Recording:
     operators: set[str] = field(default_factory=set)
     convolutions: dict[Convolution, int] = field(default_factory=dict)
     """Each distinct cuDNN call, and its index."""
+    cache_emptied: list[int] = field(default_factory=list)
+    """Indices of events right before which the program empties the allocator's cache."""
 
 
 class Recorder(FakeTensorMode):
     """A fake tensor mode that writes a `Recording` of what happens on `device`."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, cudnn_benchmark: bool = False) -> None:
         super().__init__(allow_fallback_kernels=False, allow_non_fake_inputs=True)
         self._unshared = accumulation.references_when_unshared()  # not while backward runs
         self.recording = Recording()
@@ -79,6 +81,8 @@ class Recorder(FakeTensorMode):
         self._alive: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self._reserved: list[int] = []
         self._workspaces: set[Phase] = set()
+        self._cudnn_benchmark = cudnn_benchmark
+        self._tried: set[tuple[object, ...]] = set()
         self._scalar: float | None = None
 
     @property
@@ -162,7 +166,7 @@ class Recorder(FakeTensorMode):
         if key in self._alive:
             return
         index = self._reserved.pop() if self._reserved else self._allocate()
-        self.recording.storages[index].nbytes = storage.nbytes()
+        self.recording.storages[index].nbytes = _nbytes(tensor)
 
         def freed(_: object) -> None:
             del self._alive[key]
@@ -200,13 +204,30 @@ class Recorder(FakeTensorMode):
             self.recording.storages[index].nbytes = nbytes
         self.recording.events += [~index for index in reversed(taken)]
 
-    def convolution_workspace(self, convolution: Convolution, samples: int) -> None:
+    def convolution_workspace(
+        self, convolution: Convolution, samples: int, padding: Sequence[int]
+    ) -> None:
         """A cuDNN call takes a workspace and gives it back; samples stand for its bytes."""
+        if self._cudnn_benchmark:
+            self._try_algorithms(convolution, samples, tuple(padding))
         known = self.recording.convolutions
         name = f"cudnn/{known.setdefault(convolution, len(known))}"
         index = self._allocate(workspace=name)
         self.recording.storages[index].nbytes = samples
         self.recording.events.append(~index)
+
+    def _try_algorithms(self, *call: object) -> None:
+        """The first such call of a thread tries algorithms; then PyTorch empties the cache.
+
+        What the trial takes is not written down: it takes no more than there is, and less when that
+        is not there. Source: `run_single_conv` and `generate_and_filter_plans` in
+        aten/src/ATen/native/cudnn/Conv_v8.cpp; `ConvolutionParams` in ConvShared.h are the key.
+        """
+        key = self._phase is Phase.BACKWARD, *call
+        if key not in self._tried:
+            self._tried.add(key)
+            self.assume(_TRIALS)
+            self.recording.cache_emptied.append(len(self.recording.events))
 
     def _read_scalar(self, tensor: torch.Tensor) -> Any:
         """`.item()`: there is no data, so the answer is an assumption."""
@@ -274,6 +295,24 @@ class Recorder(FakeTensorMode):
         self._alive.clear()
 
 
+def _nbytes(tensor: torch.Tensor) -> int:
+    """Bytes of the tensor's storage.
+
+    The fake mode's cache makes a storage that ends with the last element, also where the operator
+    makes rows longer than the tensor's and returns a slice of them, as the gradient of an attention
+    mask is.
+    """
+    nbytes = tensor.untyped_storage().nbytes()
+    if not nbytes or tensor.is_contiguous():
+        return nbytes
+    rows = max(size * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return max(nbytes, rows * tensor.element_size())
+
+
+_TRIALS = (
+    "what cuDNN takes for a moment to try algorithms (torch.backends.cudnn.benchmark) is not "
+    "counted: it is part of what is free on the GPU"
+)
 _BY_PHASE = {
     Phase.SETUP: Category.PARAMETER,
     Phase.FORWARD: Category.ACTIVATION,

@@ -89,7 +89,7 @@ def execute(
 ) -> Execution:
     """Set the model up on the simulated GPU and run two training steps."""
     simulated = device.register()
-    recorder = recorder or Recorder(simulated)
+    recorder = recorder or Recorder(simulated, cudnn_benchmark=job.cudnn_benchmark)
     attention.target(gpu)
     routing.route(job.assumptions.routing)
     autocast.on_weight_cast(lambda copy: recorder.mark([copy], Category.AUTOCAST_COPY))
@@ -183,7 +183,11 @@ def _modules_followed(recorder: Recorder, model: nn.Module) -> Iterator[None]:
 def _same_events(first: Recording, second: Recording) -> bool:
     same_places = [s.micro_step for s in first.storages] == [s.micro_step for s in second.storages]
     same_calls = [s.workspace for s in first.storages] == [s.workspace for s in second.storages]
-    same = first.events == second.events and first.marks == second.marks
+    same = (
+        first.events == second.events
+        and first.marks == second.marks
+        and first.cache_emptied == second.cache_emptied
+    )
     return same and same_places and same_calls
 
 
@@ -209,6 +213,7 @@ def _assemble(
         category=_categories(recording, phase),
         module=np.array([s.module for s in storages], np.int32),
         micro_step=np.array([s.micro_step for s in storages], np.uint8),
+        cache_emptied=tuple(recording.cache_emptied),
         modules=tuple(Module(n, type(m).__name__) for n, m in built.module.named_modules()),
         convolutions=tuple(recording.convolutions),
         workspaces={i: s.workspace for i, s in enumerate(storages) if s.workspace},

@@ -125,3 +125,10 @@ def test_lines_of_strangers_end_their_connection_only(tmp_path: Path, fitting: F
                 assert connection.recv(10) == b""
         rows, _ = ask(path, "submit", job=JOB)
     assert rows[-1] == ["end"]
+
+
+def test_the_helper_opens_no_file_that_a_job_names(tmp_path: Path, fitting: FakePlanner) -> None:
+    job = f"{{model: {{config_file: {tmp_path / 'secret'}}}, batch_size: 64}}"
+    with helping(tmp_path, fitting.target) as path:
+        rows, _ = ask(path, "submit", job=job)
+    assert "no%20file%20can%20be%20read%20here" in rows[0][1]

@@ -27,16 +27,25 @@ SETTINGS = st.builds(
 
 
 @settings(max_examples=300, deadline=None)
-@given(programs(), SETTINGS, st.none() | st.integers(20 * MIB, 3000 * MIB))
+@given(
+    programs(),
+    SETTINGS,
+    st.none() | st.integers(20 * MIB, 3000 * MIB),
+    st.sets(st.integers(0, 60), max_size=4),
+)
 def test_byte_for_byte(
     program: tuple[list[int], np.ndarray],  # type: ignore[type-arg]
     conf: AllocatorSettings,
     capacity: int | None,
+    emptied: set[int],
 ) -> None:
     events, sizes = program
     model, reference = CachingAllocator(conf, capacity), ReferenceAllocator(conf, capacity)
     blocks: dict[int, Block] = {}
-    for event in events:
+    for index, event in enumerate(events):
+        if index in emptied:
+            model.empty_cache()
+            reference.release_all()
         if event < 0:
             if ~event in blocks:
                 model.free(blocks.pop(~event))
@@ -112,3 +121,15 @@ def test_the_oldest_cached_blocks_go_above_the_threshold() -> None:
     collected = replay(events, sizes, conf, 120 * MIB)
     assert kept.peak_reserved_bytes == 95 * MIB + MIB  # segments are multiples of 2 MiB
     assert collected.peak_reserved_bytes <= kept.peak_reserved_bytes
+
+
+def test_an_emptied_cache_keeps_the_segments_in_use() -> None:
+    """20 MiB segments: the first is free, of the second a block of 9 MiB is still in use."""
+    sizes = np.array([n * MIB for n in (9, 9, 9, 9, 40)])
+    events = [0, 1, 2, 3, ~0, ~1, ~2, 4]
+    assert replay(events, sizes).peak_reserved_bytes == 80 * MIB
+    emptied = replay(events, sizes, cache_emptied=[7])
+    assert emptied.peak_reserved_bytes == 60 * MIB
+    assert emptied.releases == 0  # nobody was short of memory
+    assert replay(events, sizes, cache_emptied=[6]).peak_reserved_bytes == 60 * MIB
+    assert replay(events, sizes, cache_emptied=[5]).peak_reserved_bytes == 80 * MIB

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memplan_server.allocator import CachingAllocator, replay, replay_with
+from memplan_server.allocator import CachingAllocator, Unlimited, replay, replay_with
 
 SIZES = st.one_of(st.integers(0, 4096), st.integers(0, 3 << 20), st.integers(0, 300 << 20))
 
@@ -30,16 +30,21 @@ def programs(draw: st.DrawFn) -> tuple[list[int], np.ndarray]:  # type: ignore[t
 
 
 @settings(max_examples=200, deadline=None)
-@given(programs(), st.floats(0.5, 1.2))
+@given(programs(), st.floats(0.5, 1.2), st.sets(st.integers(0, 60), max_size=4))
 def test_same_replay_with_and_without_a_limit(
     program: tuple[list[int], np.ndarray],  # type: ignore[type-arg]
     share: float,
+    places: set[int],
 ) -> None:
     events, sizes = program
-    free = replay(events, sizes)
-    assert free == replay_with(CachingAllocator(), events, sizes)
+    emptied = sorted(place for place in places if place < len(events))
+    free = replay(events, sizes, cache_emptied=emptied)
+    assert free == replay_with(CachingAllocator(), events, sizes, cache_emptied=emptied)
     assert free.peak_allocated_bytes <= free.peak_reserved_bytes
+    unlimited = Unlimited(np.array(events, np.int32), emptied)
+    assert unlimited.peak_reserved_bytes(sizes) == free.peak_reserved_bytes
     capacity = int(free.peak_reserved_bytes * share)
-    limited = replay(events, sizes, capacity_bytes=capacity)
-    assert limited == replay_with(CachingAllocator(None, capacity), events, sizes)
+    limited = replay(events, sizes, capacity_bytes=capacity, cache_emptied=emptied)
+    allocator = CachingAllocator(None, capacity)
+    assert limited == replay_with(allocator, events, sizes, cache_emptied=emptied)
     assert limited.peak_reserved_bytes <= capacity

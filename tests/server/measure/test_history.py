@@ -115,6 +115,25 @@ def test_segments_given_back_near_the_limit() -> None:
     assert replay_history(read, capacity_bytes=20 * MIB).same
 
 
+def test_a_cache_that_the_program_emptied() -> None:
+    read = read_snapshot(
+        snapshot(
+            entry("segment_alloc", LARGE, 12 * MIB),
+            entry("alloc", LARGE, 12 * MIB),
+            *freed(LARGE, 12 * MIB),
+            entry("segment_free", LARGE, 12 * MIB),
+            entry("segment_alloc", OWN, 12 * MIB),
+            entry("alloc", OWN, 12 * MIB),
+            entry("segment_alloc", LARGE, 14 * MIB),
+            entry("alloc", LARGE, 14 * MIB),
+        )
+    )
+    assert read.given_back == (2,)
+    assert replay_history(read, empties_cache=True).same
+    assert replay_history(read, empties_cache=True).replayed_peak_reserved_bytes == 26 * MIB
+    assert replay_history(read).first_difference is None  # the same segment is taken again
+
+
 def test_a_history_that_began_too_late_is_refused() -> None:
     with pytest.raises(ValueError, match="before the first allocation"):
         read_snapshot(snapshot(*freed(LARGE, 512)))

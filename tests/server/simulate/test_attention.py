@@ -6,8 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from jobs import catalog_job
+from torch.nn import functional
 
+from memplan_server.simulate import device, worker
 from memplan_server.simulate.attention import AttentionCall, choose
+from memplan_server.simulate.recorder import Recorder
+from memplan_server.timeline import Timeline
 
 PLAIN = AttentionCall(
     dtype=torch.bfloat16,
@@ -43,3 +48,23 @@ PLAIN = AttentionCall(
 )
 def test_choice(change: dict[str, object], gpu: tuple[int, int], kernel: str) -> None:
     assert choose(replace(PLAIN, **change), gpu) == kernel  # type: ignore[arg-type]
+
+
+def test_the_gradient_of_a_mask_keeps_the_padding_of_its_rows() -> None:
+    """The second time the fake mode has the result in its cache, without what it is a slice of."""
+    simulated = device.register()
+    recorder = Recorder(simulated)
+    with recorder:
+        shapes = [(2, 4, 49, 32)] * 3 + [(1, 4, 49, 49)]
+        tensors = [torch.empty(s, device=simulated, requires_grad=True) for s in shapes]
+        for _ in range(2):
+            query, key, value, mask = tensors
+            out = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            torch.autograd.grad(out, tensors, torch.empty_like(out))
+    sizes = [s.nbytes for s in recorder.recording.storages]
+    assert sizes.count(2 * 4 * 49 * 64 * 4) == 2
+
+
+def test_models_with_a_bias_in_attention_have_a_line() -> None:
+    job = catalog_job("timm/beit_base_patch16_224", {"depth": 2})
+    assert Timeline.from_bytes(worker.trace(job, (8, 0))).affine

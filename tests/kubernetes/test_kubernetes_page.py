@@ -21,7 +21,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from fake_cluster import TEXT, strict
-from reviewing import ROOT, Pair, load, patched, serving
+from reviewing import ROOT, Pair, load, patched, serving, until_planned
 
 from memplan import jobfile
 from memplan.cli.commands import cli
@@ -133,11 +133,7 @@ def test_the_job_gets_what_the_page_says(ran: Ran, server: RunningServer) -> Non
     review["request"]["object"] = job = ran.applied[0]
     target = f"127.0.0.1:{server.port}"
     with serving(Pair(cert=cert, key=key), target, *gpus, "--patience", "25") as webhook:
-        # By the name in the certificate. The first plan of a model may take longer than anybody
-        # waits; it is there when the Job is created again.
-        while "patch" not in (response := webhook.ask(review)):
-            assert "no plan in time" in response["warnings"][0]
-        planned = patched(review, response)
+        planned = patched(review, until_planned(webhook, review))  # by the name in the certificate
         file = job["metadata"]["annotations"][names.JOB]
         job["metadata"]["annotations"][names.JOB] = file.replace("128", "8192")
         warnings = webhook.ask(review)["warnings"]
