@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
+from memplan.cli.commands import cli
 from memplan_server.settings import Settings, SettingsError
 
 ROOT = chart_files.ROOT
@@ -104,6 +105,22 @@ def wrong_type(validator: jsonschema.Draft202012Validator, value: Any) -> bool:
     """Whether the schema refuses a type, such as 1 for true, that the server would read."""
     found = {error.validator for error in validator.iter_errors(value)}
     return bool(found & {"type", "enum", "anyOf"})
+
+
+MADE_BY_THE_CHART = {"LISTEN", "CERT", "KEY", "METRICS_PORT"}
+
+
+@pytest.mark.parametrize("name", ["webhook", "kueue"])
+def test_each_setting_of_the_commands_is_a_value(name: str) -> None:
+    prefix = f"MEMPLAN_{name.upper()}_"
+    variables = [str(option.envvar) for option in cli.commands[name].params]
+    own = {v.removeprefix(prefix) for v in variables if v.startswith(prefix)} - MADE_BY_THE_CHART
+    values = SCHEMA["properties"][name]["properties"]["settings"]["properties"]
+    assert set(values) == {chart_files.camel(variable.lower()) for variable in own}
+    if "patience" in values:
+        (option,) = [o for o in cli.commands[name].params if o.name == "patience"]
+        limits = values["patience"]
+        assert (limits["minimum"], limits["maximum"]) == (option.type.min, option.type.max)
 
 
 def test_profilers_never_share_their_gpu() -> None:
