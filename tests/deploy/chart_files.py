@@ -90,7 +90,9 @@ def settings_schema() -> dict[str, Any]:
 def _schema_of(parse: Any) -> dict[str, Any]:
     if parse in SCHEMAS:
         return SCHEMAS[parse]
-    return {"enum": list(inspect.getclosurevars(parse).nonlocals["choices"])}
+    choices = inspect.getclosurevars(parse).nonlocals.get("choices")
+    assert choices, f"say in SCHEMAS what {parse.__name__} takes"
+    return {"enum": list(choices)}
 
 
 def schema() -> str:

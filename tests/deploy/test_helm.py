@@ -16,6 +16,7 @@ import pytest
 import yaml
 from manifests import Manifest
 
+from memplan.cli.commands import cli
 from memplan_server.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -268,6 +269,24 @@ def test_the_webhook_is_called_where_its_certificate_is_good() -> None:
         assert f"{called['name']}.{called['namespace']}.svc" in names
         assert called["port"] in {port["port"] for port in service["spec"]["ports"]}
         assert webhook["timeoutSeconds"] > 8
+
+
+@pytest.mark.parametrize("name", ["webhook", "kueue"])
+def test_the_settings_reach_the_commands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = the("everything", "Deployment", name)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["memplan", name]
+    for variable, value in environment(container).items():
+        monkeypatch.setenv(variable, value)
+    with cli.make_context("memplan", [name]) as outside:
+        given = cli.commands[name].make_context(name, container["args"], parent=outside).params
+    assert given["server"] == "dns:///memplan-planner.memplan.svc.cluster.local:50051"
+    assert len(given["gpus"]) == 2
+    assert given["metrics_port"] == 9464
+    files = {given["tls_ca"], given["tls_cert"], given["tls_key"]}
+    (folder,) = {Path(file).parent for file in files}
+    assert str(folder) in {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {"webhook": "mig", "kueue": None}[name] == given.get("placement")
 
 
 def test_the_server_s_key_goes_to_servers_alone() -> None:
