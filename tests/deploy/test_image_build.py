@@ -121,7 +121,8 @@ def test_it_plans_for_those_outside(image: Image) -> None:
     (placement,) = plan.placements
     assert placement.verdict is memplan.Verdict.FITS
     assert plan.estimate.model_state.parameter_count == 25_557_032
-    assert 'memplan_requests_total{code="OK",method="PlanJob"} 1.0' in metrics
+    called = 'memplan_requests_total{code="OK",method="memplan.v1.MemoryPlanner/PlanJob"} 1.0'
+    assert called in metrics
     assert (server.returncode, "stopped" in said) == (0, True), said
 
 
