@@ -98,6 +98,11 @@ def test_what_the_webhook_planned_gets_no_selector() -> None:
     planned = workload(main={"annotations": {names.PLANNED: own.digest}})
     [update] = judged(planned, gpus="Tesla-T4").updates
     assert "nodeSelector" not in update
+
+
+def test_pods_that_the_webhook_has_not_planned_are_left_to_it() -> None:
+    [update] = judged(workload(main={})).updates
+    assert names.VERDICT in update["annotations"]
     assert names.PLANNED not in update["annotations"]
 
 

@@ -102,6 +102,7 @@ def test_a_pod_gets_gpu_node_and_variables(webhook: Webhook) -> None:
     annotations = pod["metadata"]["annotations"]
     assert annotations["memplan.dev/verdict"] == "FITS"
     assert annotations["memplan.dev/gpu-type"] == "nvidia-t4"
+    assert re.fullmatch("[0-9a-f]{16,64}", annotations["memplan.dev/job-digest"])
     expected, bound = (
         int(annotations[f"memplan.dev/{name}"].removesuffix("Mi"))
         for name in ("expected-memory", "upper-bound")
@@ -136,6 +137,22 @@ def test_what_the_user_wrote_stays(webhook: Webhook) -> None:
     assert [term["matchExpressions"][0] for term in found[:2]] == zone["matchExpressions"] * 2
     assert [term["matchFields"] for term in found[2:]] == [node["matchFields"]] * 2
     assert {len(term["matchExpressions"]) for term in found[2:]} == {2}
+
+
+def test_a_node_selector_decides_on_the_gpu(webhook: Webhook) -> None:
+    review = load("job")  # names a T4, and a global batch
+    spec = review["request"]["object"]["spec"]["template"]["spec"]
+    spec["nodeSelector"] = {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB-SHARED"}
+    job = patched(review, webhook.ask(review))
+    assert job["metadata"]["annotations"]["memplan.dev/gpu-type"] == "nvidia-a100-40gb"
+    after = job["spec"]["template"]["spec"]
+    assert after["nodeSelector"] == spec["nodeSelector"]
+    [term] = terms_of(after)  # which says of the product nothing that could be amiss
+    assert [e["key"] for e in term["matchExpressions"]] == ["nvidia.com/gpu.memory"]
+    spec["nodeSelector"] = {"nvidia.com/gpu.product": "NVIDIA-Z9"}
+    response = webhook.ask(review, "/mutate/reject")  # what is not known may hold anything
+    assert response["allowed"]
+    assert "NVIDIA-Z9 is no GPU that memplan knows." in response["warnings"][0]
 
 
 def test_a_slice_is_asked_for_by_its_own_resource(webhook: Webhook) -> None:

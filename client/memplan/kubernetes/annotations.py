@@ -18,12 +18,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from memplan import jobfile
 from memplan.types import GpuTarget, PlanJobRequest
 
-__all__ = ["AnnotationError", "Annotations", "Placing", "Policy", "asked", "read"]
+__all__ = [
+    "AnnotationError",
+    "Annotations",
+    "Placing",
+    "Policy",
+    "asked",
+    "read",
+    "selected",
+    "without_sharing",
+]
 
 PREFIX = "memplan.dev/"
 JOB = f"{PREFIX}job"
@@ -36,7 +45,10 @@ GPU_TYPE = f"{PREFIX}gpu-type"
 EXPECTED = f"{PREFIX}expected-memory"
 UPPER_BOUND = f"{PREFIX}upper-bound"
 REASON = f"{PREFIX}reason"
+JOB_DIGEST = f"{PREFIX}job-digest"
 CLAIM_TEMPLATE = f"{PREFIX}resource-claim-template"
+PRODUCT = "nvidia.com/gpu.product"
+"""The label of nodes that names their GPUs."""
 READ = (JOB, PLACEMENT, POLICY, CONTAINER)
 """Those that people write."""
 LONGEST_JOB = 64 << 10
@@ -113,13 +125,26 @@ def _member(kind: type[E], annotations: Mapping[str, str], name: str) -> E | Non
         raise AnnotationError(f"{name} is {text!r}, not one of {', '.join(kind)}.") from error
 
 
+def selected(spec: Mapping[str, Any]) -> str:
+    """The GPU that a Pod's node selector asks for, as NVML calls it; empty for any."""
+    selector = spec.get("nodeSelector")
+    product = selector.get(PRODUCT) if isinstance(selector, Mapping) else None
+    return without_sharing(product) if isinstance(product, str) else ""
+
+
+def without_sharing(product: str) -> str:
+    """The value of the label without what it has for GPUs whose time is shared."""
+    return product.removesuffix("-SHARED")
+
+
 def asked(
-    annotations: Annotations, gpus: Sequence[GpuTarget], placing: Placing
+    annotations: Annotations, gpus: Sequence[GpuTarget], placing: Placing, product: str = ""
 ) -> tuple[PlanJobRequest, Placing]:
     """What to ask the service, and how GPUs are asked for.
 
-    `gpus` and `placing` are those of the cluster, for jobs that name none. Raises AnnotationError,
-    and JobFileError with every mistake in the job file.
+    `gpus` and `placing` are those of the cluster, for jobs that name none; a `product` is the only
+    GPU that the job will get, whatever it names. Raises AnnotationError, and JobFileError with
+    every mistake in the job file.
     """
     if len(annotations.job) > LONGEST_JOB:
         raise AnnotationError(f"{JOB} is longer than {LONGEST_JOB >> 10} KiB.")
@@ -133,6 +158,8 @@ def asked(
         placing = Placing.MIG if slices else Placing.AFFINITY  # nothing else is named
     if placing is not Placing.DRA:
         gpus = _of_kind(placing, slices, whole)
+    if product and placing is not Placing.MIG:  # the product of a slice is the whole GPU's
+        gpus = (GpuTarget(gpu_type=product),)
     return replace(request, gpus=gpus, measurement_budget=None), placing
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memplan.kubernetes import annotations as names
@@ -20,7 +20,7 @@ from memplan.kubernetes.merging import (
 from memplan.kubernetes.plans import MIB, Plan
 from memplan.scheduling.sentences import one_line
 
-__all__ = ["KINDS", "annotations_of", "planned", "results"]
+__all__ = ["KINDS", "annotations_of", "planned", "product_of", "results"]
 
 Object = dict[str, Any]
 MANAGER = "memplan.dev/webhook"
@@ -37,6 +37,19 @@ def annotations_of(item: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise ObjectError("its annotations are not texts by name.")
     return found
+
+
+def product_of(item: Mapping[str, Any], kind: str) -> str:
+    """The GPU that the node selector of the Pods asks for; empty for any, or where it is not here.
+
+    Raises ObjectError.
+    """
+    holder: Any = item
+    for name in PODS[kind]:
+        holder = holder.get(name) or {}
+        if not isinstance(holder, Mapping):
+            raise ObjectError(f"{name} is no object.")
+    return names.selected(holder)
 
 
 def planned(item: Object, kind: str, asked: Annotations, plan: Plan) -> tuple[Object, list[str]]:
@@ -59,6 +72,7 @@ def results(asked: Annotations, plan: Plan) -> dict[str, str]:
         names.EXPECTED: _quantity(plan.expected_bytes),
         names.UPPER_BOUND: _quantity(plan.upper_bound_bytes),
         names.REASON: one_line(plan.reason, _LONGEST_REASON),
+        names.JOB_DIGEST: plan.job_digest,
     }
     if plan.request is not None and plan.request.claim_template:
         found[names.CLAIM_TEMPLATE] = plan.request.claim_template
@@ -112,6 +126,12 @@ KINDS: Mapping[str, Callable[[Object, Annotations, Plan], list[str]]] = {
     "trainer.kubeflow.org/v1alpha1/TrainJob": _train_job,
 }
 """What is done to each kind, by group, version and kind."""
+PODS: Mapping[str, Sequence[str]] = {
+    "/v1/Pod": ("spec",),
+    "batch/v1/Job": ("spec", "template", "spec"),
+    "trainer.kubeflow.org/v1alpha1/TrainJob": ("spec",),
+}
+"""Where the spec of its Pods is; a TrainJob has none, and no node selector there either."""
 
 
 def _within(spec: Object, asked: Annotations, plan: Plan) -> list[str]:
@@ -119,7 +139,9 @@ def _within(spec: Object, asked: Annotations, plan: Plan) -> list[str]:
     container = trainer(spec, asked.container)
     notes = add_environment(container, plan.environment) if plan.environment else []
     if plan.request is not None:
-        notes += add_request(spec, container, plan.request)
+        selected = names.selected(spec)
+        request = plan.request.of_any_product() if selected else plan.request
+        notes += add_request(spec, container, request)
     return notes
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from memplan.client import Client
-from memplan.kubernetes.annotations import Placing
+from memplan.kubernetes.annotations import PRODUCT, Placing
 from memplan.scheduling.planner import PLAN_TIMEOUT_S
 from memplan.scheduling.sentences import environment, micro_batches, remedies
 from memplan.types import Placement, PlanJobRequest, PlanJobResponse, Scheduler, Verdict
@@ -45,8 +45,16 @@ class Request:
     def products(self) -> tuple[str, ...]:
         """Values of the node label `nvidia.com/gpu.product` that are admitted."""
         expressions = (e for term in self.terms for e in term["matchExpressions"])
-        found = (e["values"] for e in expressions if e["key"] == "nvidia.com/gpu.product")
+        found = (e["values"] for e in expressions if e["key"] == PRODUCT)
         return tuple(dict.fromkeys(value for values in found for value in values))
+
+    def of_any_product(self) -> Request:
+        """The same for a Pod that names the product itself, maybe as one whose time is shared."""
+        terms = [
+            {"matchExpressions": [e for e in term["matchExpressions"] if e["key"] != PRODUCT]}
+            for term in self.terms
+        ]
+        return replace(self, terms=terms)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +73,8 @@ class Plan:
     """Upper bound of them."""
     reason: str
     """The verdict in a sentence."""
+    job_digest: str = ""
+    """What names the job in metrics and profiles."""
     advice: tuple[str, ...] = ()
     """Sentences for whoever submits the job."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -132,6 +142,7 @@ def _plan(request: PlanJobRequest, placement: Placement, answer: PlanJobResponse
         expected_bytes=placement.device_used_bytes,
         upper_bound_bytes=placement.upper_bound_bytes,
         reason=f"{start}{placement.gpu.gpu_type}: {placement.reason}",
+        job_digest=answer.job_digest,
         advice=tuple(advice),
         environment={} if hopeless else environment(request.job, None),
         request=asked,

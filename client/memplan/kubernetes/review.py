@@ -27,7 +27,7 @@ from memplan.kubernetes import annotations as names
 from memplan.kubernetes import plans
 from memplan.kubernetes.annotations import AnnotationError, Annotations, Placing, Policy
 from memplan.kubernetes.merging import ObjectError
-from memplan.kubernetes.objects import KINDS, annotations_of, planned
+from memplan.kubernetes.objects import KINDS, annotations_of, planned, product_of
 from memplan.kubernetes.patch import difference
 from memplan.scheduling.planner import Planner
 from memplan.scheduling.sentences import one_line
@@ -43,6 +43,7 @@ LONGEST_WARNING = 250
 LONGEST_REFUSAL = 3000
 LATE = "memplan has no plan in time; the object is admitted as it is."
 DEFECT = "memplan failed; the object is admitted as it is."
+AS_IT_IS = "The object is admitted as it is."
 
 
 class ReviewError(ValueError):
@@ -155,15 +156,27 @@ class Reviewer:
     def _planned(
         self, item: dict[str, Any], kind: str, asked: Annotations, policy: Policy
     ) -> Answer:
-        request, placing = names.asked(asked, self._gpus, self._placing)
+        product = product_of(item, kind)
+        request, placing = names.asked(asked, self._gpus, self._placing, product)
         make = partial(plans.make, self._client, request, placing)
         future = self._planner.plan(repr((request, placing)), make)
         if not self._planner.wait(future, self._patience_s, lambda: None):
             return unplanned("late", LATE)
-        plan = future.result()
+        try:
+            plan = future.result()
+        except UnknownNameError as error:
+            if not product or error.name != product:
+                raise
+            return unplanned("unplanned", f"{product} is no GPU that memplan knows. {AS_IT_IS}")
         hopeless = plan.verdict is Verdict.DOES_NOT_FIT
         if hopeless and policy is Policy.REJECT:
             return Answer(outcome="rejected", refusal=" ".join((plan.reason, *plan.advice)))
+        return self._admitted(item, kind, asked, plan)
+
+    def _admitted(
+        self, item: dict[str, Any], kind: str, asked: Annotations, plan: plans.Plan
+    ) -> Answer:
+        """With the plan, and what there is to say of it."""
         changed, notes = planned(item, kind, asked, plan)
         said = [*plan.advice, *notes]
         if plan.verdict is not Verdict.FITS:
@@ -196,7 +209,7 @@ def _missing_template(request: plans.Request) -> str:
 def _invalid(error: Exception, policy: Policy) -> Answer:
     if policy is Policy.REJECT:
         return Answer(outcome="invalid", refusal=f"memplan: {error}", code=422)
-    return unplanned("invalid", f"memplan: {error}", "The object is admitted as it is.")
+    return unplanned("invalid", f"memplan: {error}", AS_IT_IS)
 
 
 def _warnings(sentences: Sequence[str]) -> list[str]:

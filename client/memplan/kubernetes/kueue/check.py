@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from memplan.errors import InvalidRequestError, UnknownNameError
@@ -18,7 +18,6 @@ from memplan.types import GpuTarget, PlanJobRequest, Verdict
 __all__ = ["CONTROLLER", "Judged", "judge", "waiting"]
 
 CONTROLLER = "memplan.dev/planner"
-PRODUCT = "nvidia.com/gpu.product"
 READY, REJECTED, RETRY = "Ready", "Rejected", "Retry"
 LONGEST_MESSAGE = 2000
 NOTHING = "No Pod of this workload has the annotation memplan.dev/job: nothing is to be planned."
@@ -108,25 +107,21 @@ def _pod_sets(workload: Object, flavors: Flavors) -> list[_PodSet]:
 
 def _product(template: Object, assignment: Object, flavors: Flavors) -> str:
     """The GPU by the Pod's own node selector, or by the flavor that Kueue assigned."""
-    selected = (template["spec"].get("nodeSelector") or {}).get(PRODUCT)
-    if selected:
-        return str(selected)
+    if own := names.selected(template["spec"]):
+        return own
     assigned = assignment.get("flavors") or {}
     labels = [flavors(flavor) for flavor in dict.fromkeys(assigned.values())]
-    return next((one[PRODUCT] for one in labels if PRODUCT in one), "")
+    found = next((one[names.PRODUCT] for one in labels if names.PRODUCT in one), "")
+    return names.without_sharing(found)
 
 
 def _planned(pods: _PodSet, gpus: Sequence[GpuTarget], planning: Planning) -> Plan | None:
     """The plan; None where the GPU is not known, which may hold anything."""
-    request, placing = names.asked(pods.asked, gpus, Placing.AFFINITY)
-    if not pods.product:
-        return planning(request, placing)
-    product = pods.product.removesuffix("-SHARED")  # of GPUs whose time is shared
-    request = replace(request, gpus=(GpuTarget(gpu_type=product),))
+    request, placing = names.asked(pods.asked, gpus, Placing.AFFINITY, pods.product)
     try:
         return planning(request, placing)
     except UnknownNameError as error:
-        if error.name != product:
+        if not pods.product or error.name != pods.product:
             raise
         return None
 
@@ -140,14 +135,16 @@ def _sentence(pods: _PodSet, plan: Plan | None) -> str:
 def _update(pods: _PodSet, plan: Plan) -> Object:
     """What is added to the Pods. Kueue admits no Workload for which a key is given anew."""
     own = annotations_of(pods.template)
-    added = {k: v for k, v in results(pods.asked, plan).items() if k not in own}
+    # The webhook has still to plan the Pods of a template that it has not: only it sets variables.
+    left_out = {names.PLANNED, *own}
+    added = {k: v for k, v in results(pods.asked, plan).items() if k not in left_out}
     update: Object = {"name": pods.name}
     if added:
         update["annotations"] = added
     if plan.request is None or own.get(names.PLANNED) == pods.asked.digest:
         return update  # the webhook has asked for the GPUs
     if not pods.product and plan.asked_as in plan.request.products:
-        update["nodeSelector"] = {PRODUCT: plan.asked_as}
+        update["nodeSelector"] = {names.PRODUCT: plan.asked_as}
     present = pods.template["spec"].get("tolerations") or []
     if missing := [one for one in plan.request.tolerations if one not in present]:
         update["tolerations"] = missing
