@@ -1,6 +1,7 @@
 """Profiles that other servers measure.
 
-    remotes = Remotes([Remote(Endpoint(target=name)) for name in ("gpu-0:50051", "gpu-1:50051")])
+    names = ("gpu-0:50051", "gpu-1:50051")
+    remotes = Remotes(find=lambda: [Remote(Endpoint(target=name)) for name in names])
     for event in remotes.profile(asked, call): ...
 
 The one with the fewest profiles of this server comes first. Where one is unhealthy, busy, without
@@ -12,7 +13,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -126,7 +127,8 @@ class Remote:
 class Remotes:
     """Several profilers. A `Profiler`."""
 
-    remotes: Sequence[Remote]
+    find: Callable[[], Sequence[Remote]]
+    """Those there are now, the same object for the same server."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _turn: Iterator[int] = field(default_factory=itertools.count)
 
@@ -148,16 +150,12 @@ class Remotes:
             yield conversion.queued()
         raise _most_telling(errors)
 
-    def close(self) -> None:
-        """Close all connections."""
-        for remote in self.remotes:
-            remote.close()
-
     def _take(self, tried: set[Remote]) -> Remote | None:
         """The one with the least to do of those not tried; of equals they take turns."""
+        remotes = self.find()
         with self._lock:
-            first = next(self._turn) % len(self.remotes)
-            in_turn = [*self.remotes[first:], *self.remotes[:first]]
+            first = next(self._turn) % len(remotes)
+            in_turn = [*remotes[first:], *remotes[:first]]
             left = [remote for remote in in_turn if remote not in tried]
             if not left:
                 return None

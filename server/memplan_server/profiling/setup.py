@@ -20,6 +20,7 @@ from memplan_server.inventory import load_nvml
 from memplan_server.knowledge import Knowledge
 from memplan_server.metrics import Metrics
 from memplan_server.profiling.devices import Device, Gpus, processor
+from memplan_server.profiling.discovery import Discovery
 from memplan_server.profiling.interface import Profiler
 from memplan_server.profiling.local import DEFAULT_GPU_TYPE, LocalProfiler
 from memplan_server.profiling.observed import ObservedProfiler
@@ -63,31 +64,35 @@ def make_profiler(
         measure=measure,
     )
     stack.callback(local.stop)
-    remotes = _remotes(settings)
-    if remotes is not None:
-        stack.callback(remotes.close)
+    remotes = _remotes(settings, stack)
     routed = RoutedProfiler(local=local, remotes=remotes)
     predicting = PredictingProfiler(routed, estimates.prediction, estimation_version())
     return ObservedProfiler(predicting, metrics)
 
 
-def _remotes(settings: Settings) -> Remotes | None:
+def _remotes(settings: Settings, stack: ExitStack) -> Remotes | None:
     if not settings.profiler:
         return None
     encrypted = settings.profiler_ca is not None
-    endpoints = [
-        Endpoint(
-            target=target,
-            retries=0,
-            root_certificates=settings.profiler_ca,
-            client_certificate=settings.tls_cert if encrypted else None,
-            client_key=settings.tls_key if encrypted else None,
-            token_file=settings.profiler_token_file,
-            plaintext_token=not encrypted,
+
+    def make(target: str, name: str) -> Remote:
+        return Remote(
+            Endpoint(
+                target=target,
+                retries=0,
+                root_certificates=settings.profiler_ca,
+                client_certificate=settings.tls_cert if encrypted else None,
+                client_key=settings.tls_key if encrypted else None,
+                server_name=name if encrypted else "",
+                token_file=settings.profiler_token_file,
+                plaintext_token=not encrypted,
+            )
         )
-        for target in settings.profiler
-    ]
-    return Remotes(remotes=[Remote(endpoint) for endpoint in endpoints])
+
+    found = Discovery(targets=settings.profiler, make=make)
+    found()  # files that cannot be read are noticed now
+    stack.callback(found.close)
+    return Remotes(find=found)
 
 
 class _Estimates:
