@@ -89,13 +89,17 @@ def test_the_schema_takes_what_the_server_takes(name: str) -> None:
     assert taken
 
 
+NEEDED = {"profiler_token_file": {"MEMPLAN_PROFILER": "gpu-0:50051"}}
+"""What settings need that say nothing by themselves."""
+
+
 def understood(name: str, value: Any) -> bool:
     """Whether the server starts with a value as the chart writes it."""
     text = ",".join(value) if isinstance(value, list) else str(value)
     if isinstance(value, bool):
         text = text.lower()
     try:
-        Settings.parse([], {f"MEMPLAN_{name.upper()}": text})
+        Settings.parse([], NEEDED.get(name, {}) | {f"MEMPLAN_{name.upper()}": text})
     except SettingsError:
         return False
     return bool(text)
