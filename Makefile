@@ -64,7 +64,7 @@ released-contract: $(VENV)/.installed-dev ## At a release: keep the contract, wh
 	$(BIN)/buf build --exclude-source-info --output proto/released.json
 
 coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
-	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60
+	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60 --diffusers
 
 accuracy: $(VENV)/.installed-dev ## Score the estimates, write docs/accuracy.md: make accuracy DIR=folder
 	@test -d '$(DIR)' || { echo 'Say where the measurements are: make accuracy DIR=folder' >&2; exit 2; }

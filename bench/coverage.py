@@ -1,6 +1,6 @@
 """How many of the catalogs' models get an estimate.
 
-    python bench/coverage.py --torchvision --timm 200 --transformers 60 \\
+    python bench/coverage.py --torchvision --timm 200 --transformers 60 --diffusers \\
         --results coverage.jsonl --markdown docs/models.md
 
 Every model is built with its defaults and its training step is simulated (SGD, fp32, on an A100). A
@@ -34,7 +34,7 @@ from memplan_server.errors import MemplanError
 from memplan_server.jobs import normalize
 from memplan_server.timeline import Timeline
 
-LIBRARIES = ("torchvision", "timm", "transformers")
+LIBRARIES = ("torchvision", "timm", "transformers", "diffusers")
 COMPUTE_CAPABILITY = (8, 0)
 
 
