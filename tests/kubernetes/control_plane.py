@@ -143,7 +143,7 @@ def _apiserver(folder: Path, pair: Pair, etcd: int, port: int) -> Mapping[str, s
         "token-auth-file": str(folder / "tokens.csv"),
         "authorization-mode": "RBAC",
         "service-account-issuer": "https://kubernetes.default.svc",
-        "service-account-key-file": str(pair.key),
+        "service-account-key-file": str(pair.cert),
         "service-account-signing-key-file": str(pair.key),
         "service-cluster-ip-range": "10.0.0.0/24",
         "endpoint-reconciler-type": "none",

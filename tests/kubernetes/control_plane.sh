@@ -51,6 +51,14 @@ for package in component-base/version client-go/pkg/version; do
 done
 cd "$source"
 export GOPATH=$build GOCACHE=$build/cache GO111MODULE=off CGO_ENABLED=0
+schemas=pkg/generated/openapi/zz_generated.openapi
+if ! test -f $schemas.go; then # the package does not have what its own build generates
+    go build -o "$build/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
+    types=$(grep -rl --include='*.go' '+k8s:openapi-gen=' pkg cmd plugin vendor/k8s.io/*/ | xargs -n1 dirname |
+        grep -Ev 'code-generator|sample-apiserver|kube-openapi' | sort -u | sed 's#^#k8s.io/kubernetes/#' | paste -sd,)
+    "$build/openapi-gen" -i "$types" -p "k8s.io/kubernetes/$(dirname $schemas)" -O "$(basename $schemas)" \
+        -h vendor/k8s.io/code-generator/hack/boilerplate.go.txt -r /dev/null
+fi
 nice go build -ldflags "-s -w $flags" -o "$build/" "${missing[@]}"
 for one in "${missing[@]}"; do
     mv "$build/$(basename "$one")" "$folder/"
