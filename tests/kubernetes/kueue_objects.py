@@ -77,7 +77,7 @@ def workload(
             {
                 "name": one,
                 "state": "Pending",
-                "message": "",
+                "message": "It is to be checked.",
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
             }
             for one in ("memplan", "others")

@@ -24,8 +24,9 @@ FOLDER = Path(__file__).parent
 CHANGING = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
     r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ|default-token-[a-z0-9]{5}"
+    r'|(?<="resourceVersion": ")\d+'
 )
-"""Identifiers and times, which are others each time."""
+"""Identifiers, versions and times, which are others each time."""
 
 
 def manifest(name: str) -> Object:
@@ -94,8 +95,10 @@ def _generated(item: Object) -> Object:
 
 def _updated(plane: ControlPlane, recorder: Recorder, job: Object) -> Object:
     recorder.reviews.clear()
+    name = job["metadata"]["name"]
     _create(plane, job, "apply")
-    plane.kubectl("label", "job", job["metadata"]["name"], "team=vision", "--namespace", "ml")
+    wait_for(lambda: "active" in plane.get("job", name)["status"], "the Job gets no Pod")
+    plane.kubectl("label", "job", name, "team=vision", "--namespace", "ml")
     updates = recorder.of("Job", "UPDATE")
     return next(r for r in updates if "labels" in r["request"]["object"]["metadata"])
 

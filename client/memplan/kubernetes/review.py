@@ -91,7 +91,8 @@ def response(uid: str, answer: Answer) -> dict[str, Any]:
     """The AdmissionReview that answers."""
     found: dict[str, Any] = {"uid": uid, "allowed": not answer.refusal}
     if answer.refusal:
-        reason = "Forbidden" if answer.code == 403 else "Invalid"
+        # Of the reason Invalid, older kubectl (1.20) shows no message.
+        reason = "Forbidden" if answer.code == 403 else "BadRequest"
         message = one_line(answer.refusal, LONGEST_REFUSAL)
         found["status"] = {"code": answer.code, "reason": reason, "message": message}
     if answer.patch:
@@ -208,7 +209,7 @@ def _missing_template(request: plans.Request) -> str:
 
 def _invalid(error: Exception, policy: Policy) -> Answer:
     if policy is Policy.REJECT:
-        return Answer(outcome="invalid", refusal=f"memplan: {error}", code=422)
+        return Answer(outcome="invalid", refusal=f"memplan: {error}", code=400)
     return unplanned("invalid", f"memplan: {error}", AS_IT_IS)
 
 
