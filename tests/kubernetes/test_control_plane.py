@@ -49,6 +49,7 @@ def configured(plane: ControlPlane, webhook: Webhook) -> Iterator[None]:
     wait_for(lambda: is_planned(tried(plane, manifest("pod"))), "the webhook is not asked")
     yield
     plane.kubectl("delete", "--filename", "-", given=configuration(webhook))
+    wait_for(lambda: not is_planned(tried(plane, manifest("pod"))), "the webhook is still asked")
 
 
 def is_planned(item: Object) -> bool:

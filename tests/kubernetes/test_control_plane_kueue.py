@@ -145,7 +145,8 @@ def test_a_job_that_fits_nowhere_is_rejected_and_its_events_say_so(kueue: Kueue)
 
     def events() -> list[Object]:
         found = kueue.plane.listed("events")
-        return [one for one in found if one["involvedObject"]["name"] == "huge"]
+        own = [one for one in found if one.get("reportingComponent") == "memplan.dev/planner"]
+        return [one for one in own if one["involvedObject"]["name"] == "huge"]
 
     wait_for(lambda: len(events()) == 2, "there are no events")
     assert {one["involvedObject"]["kind"] for one in events()} == {"Job", "Workload"}

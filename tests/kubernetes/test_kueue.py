@@ -80,6 +80,17 @@ def test_a_job_that_fits_is_ready_and_goes_where_it_fits(found: FakeCluster) -> 
     assert found.check("fits", "others")["state"] == "Pending"
 
 
+def test_two_of_its_checks_are_answered_together(found: FakeCluster) -> None:
+    found.put("admissionchecks", admission_check("second"))
+    item = workload("both", SMALL)
+    item["status"]["admissionChecks"].append(
+        dict(item["status"]["admissionChecks"][0], name="second")
+    )
+    found.put("workloads", item)
+    found.wait_for(lambda: found.check("both", "second")["state"] == "Ready")
+    assert found.answered("both")["state"] == "Ready"
+
+
 def test_whoever_submitted_it_sees_an_event_at_the_job(found: FakeCluster) -> None:
     found.put("workloads", workload("told", SMALL))
     found.answered("told")
