@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ class ControlPlane:
     kubectl_path: Path
     port: int
     ca: Path
+    restart: Callable[[], None]
+    """End the API server, and start it again."""
 
     def kubeconfig(self, token: str) -> Path:
         """A file for whoever has a token."""
@@ -73,6 +75,19 @@ class ControlPlane:
         assert not check or done.returncode == 0, done.stderr
         return done
 
+    def bash(self, commands: str, **variables: str) -> None:
+        """Run commands that use kubectl."""
+        path = f"{self.kubectl_path.parent}:{os.environ['PATH']}"
+        settings = {"KUBECONFIG": str(self.kubeconfig("administrator")), "PATH": path}
+        subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", commands],
+            env=os.environ | settings | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+
     def get(self, kind: str, name: str, namespace: str = "ml") -> Object:
         """An object as it is stored."""
         done = self.kubectl("get", kind, name, "--namespace", namespace, "--output", "json")
@@ -103,18 +118,24 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
     pair = Pair(cert=folder / "apiserver.crt", key=folder / "apiserver.key", names="IP:127.0.0.1")
     pair.make()
     etcd, peer, port, controllers = free_ports(4)
-    found = ControlPlane(
-        folder=folder, kubectl_path=apiserver.with_name("kubectl"), port=port, ca=pair.cert
-    )
     (folder / "tokens.csv").write_text("administrator,ada@example.org,1,system:masters\n")
+    options = _apiserver(folder, pair, etcd, port)
     with ExitStack() as stack:
         stack.enter_context(_running(folder, "etcd", _etcd(folder, etcd, peer)))
-        options = _apiserver(folder, pair, etcd, port)
-        stack.enter_context(_running(folder, str(apiserver), options))
-        wait_for(lambda: _ready(found), "the API server is not ready", folder)
+        server = stack.enter_context(ExitStack())
+
+        def restart() -> None:
+            server.close()
+            server.enter_context(_running(folder, str(apiserver), options))
+            wait_for(lambda: _ready(found), "the API server is not ready", folder)
+
+        kubectl = apiserver.with_name("kubectl")
+        found = ControlPlane(
+            folder=folder, kubectl_path=kubectl, port=port, ca=pair.cert, restart=restart
+        )
+        restart()
         manager = str(apiserver.with_name("kube-controller-manager"))
-        options = _manager(found, pair, controllers)
-        stack.enter_context(_running(folder, manager, options))
+        stack.enter_context(_running(folder, manager, _manager(found, pair, controllers)))
         for namespace in ("memplan", "ml"):
             found.kubectl("create", "namespace", namespace)
         wait_for(lambda: _has_accounts(found), "namespaces get no service accounts", folder)
@@ -169,7 +190,7 @@ def _running(folder: Path, program: str, options: Mapping[str, str]) -> Iterator
     """A process that logs into the folder, until the block ends."""
     command = [program, *(f"--{name}={value}" for name, value in options.items())]
     with (
-        (folder / f"{Path(program).name}.log").open("w") as log,
+        (folder / f"{Path(program).name}.log").open("a") as log,
         subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as process,
     ):
         try:
@@ -177,7 +198,7 @@ def _running(folder: Path, program: str, options: Mapping[str, str]) -> Iterator
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(3)
             except subprocess.TimeoutExpired:
                 process.kill()
 

@@ -6,7 +6,6 @@ matchConditions, so that objects that are not annotated are reviewed here too.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import time
@@ -25,18 +24,26 @@ from memplan_server.app import RunningServer
 
 pytestmark = pytest.mark.integration
 FILE = ROOT / "deploy/kubernetes/webhook/mutatingwebhookconfiguration.yaml"
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
 Object = dict[str, Any]
 PLAIN = manifest("pod-not-annotated")
 
 
 def configuration(webhook: Webhook) -> Object:
-    """The repository's own for a webhook on a port, with its certificate."""
+    """The repository's own, for a webhook on a port."""
     item: Object = yaml.safe_load(FILE.read_text())
     for one in item["webhooks"]:
         del one["matchConditions"]
         one["clientConfig"]["service"]["port"] = webhook.port
-        one["clientConfig"]["caBundle"] = base64.b64encode(webhook.pair.cert.read_bytes()).decode()
     return item
+
+
+def configure(plane: ControlPlane, webhook: Webhook) -> None:
+    """Have the API server ask that webhook, with the page's own command for its certificate."""
+    plane.kubectl("apply", "--filename", "-", given=configuration(webhook))
+    command = re.search(r"^for webhook in .*?^done\n", PAGE, flags=re.M | re.S)
+    assert command is not None
+    plane.bash(command[0], folder=str(webhook.pair.cert.parent))
 
 
 @contextmanager
@@ -45,7 +52,8 @@ def configured(plane: ControlPlane, webhook: Webhook) -> Iterator[None]:
     spec = {"type": "ExternalName", "externalName": "localhost"}
     metadata = {"name": "memplan-webhook", "namespace": "memplan"}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
-    plane.kubectl("apply", "--filename", "-", given=[service, configuration(webhook)])
+    plane.kubectl("apply", "--filename", "-", given=service)
+    configure(plane, webhook)
     wait_for(lambda: is_planned(tried(plane, manifest("pod"))), "the webhook is not asked")
     yield
     plane.kubectl("delete", "--filename", "-", given=configuration(webhook))
@@ -197,12 +205,12 @@ def test_without_the_webhook_objects_are_created_as_they_are(
     asked: ControlPlane, webhook: Webhook, pair: Pair, server: RunningServer
 ) -> None:
     with serving(pair, f"127.0.0.1:{server.port}") as second:
-        asked.kubectl("apply", "--filename", "-", given=configuration(second))
+        configure(asked, second)
         wait_for(lambda: bool(tried(asked, PLAIN)) and reviews(second) > 0, "it is not asked")
     start = time.monotonic()
     pod, said = created(asked, manifest("pod"), namespace="strict")
     seconds = time.monotonic() - start
-    asked.kubectl("apply", "--filename", "-", given=configuration(webhook))
+    configure(asked, webhook)
     wait_for(lambda: is_planned(tried(asked, manifest("pod"))), "the webhook is not asked")
     assert (is_planned(pod), said) == (False, "")
     assert "affinity" not in pod["spec"]

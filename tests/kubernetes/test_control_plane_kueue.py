@@ -190,3 +190,10 @@ def test_a_workload_that_is_deleted_is_no_error(kueue: Kueue) -> None:
     kueue.plane.kubectl("delete", "workload", "gone", "--namespace", "ml")
     kueue.reserve(workload("gone", SMALL))
     assert kueue.answered("gone")["memplan"]["state"] == "Ready"
+
+
+def test_an_api_server_that_was_away_is_watched_again(kueue: Kueue) -> None:
+    kueue.plane.restart()
+    kueue.reserve(workload("restarted", SMALL))
+    assert kueue.answered("restarted")["memplan"]["state"] == "Ready"
+    assert ready(kueue.port)
