@@ -86,7 +86,9 @@ def judge(
     try:
         planned = [(pods, _planned(pods, gpus, planning)) for pods in _pod_sets(workload, flavors)]
     except (AnnotationError, ObjectError, InvalidRequestError, UnknownNameError) as error:
-        message = one_line(f"The job is described wrongly: {error}", LONGEST_MESSAGE)
+        message = one_line(
+            f"The job is described wrongly: {names.mistakes(error)}", LONGEST_MESSAGE
+        )
         return Judged(state=REJECTED, message=message)
     if not planned:
         return Judged(state=READY, message=NOTHING)
