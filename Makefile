@@ -42,7 +42,7 @@ test-integration: $(VENV)/.installed-dev ## Run the long tests and those against
 	$(BIN)/pytest $(IN_TWO) -m 'slow and not integration'
 	$(BIN)/pytest -m integration
 
-kubernetes: $(VENV)/.installed-dev ## Optional: build an API server from Debian's source (10 minutes, once) and test on it
+kubernetes: $(VENV)/.installed-dev ## Optional: build Kubernetes from Debian's source (10 minutes, once) and test on it
 	tests/kubernetes/control_plane.sh build/kubernetes
 	$(BIN)/pytest -m integration tests/kubernetes
 

@@ -174,6 +174,14 @@ def test_or_why_it_is_rejected(asked: ControlPlane, name: str, sentence: str) ->
     assert asked.listed("jobs", namespace="strict") == []
 
 
+def test_the_page_shows_what_kubectl_prints(asked: ControlPlane) -> None:
+    shown = re.search(r"^```text\n(Error from server .*?)^```$", PAGE, flags=re.M | re.S)
+    assert shown is not None
+    words = ["apply", "--filename", "-", "--namespace", "strict"]
+    done = asked.kubectl(*words, given=manifest("job-too-large"), check=False)
+    assert done.stderr.split() == shown[1].split()
+
+
 def test_what_fits_is_created_where_others_are_rejected(asked: ControlPlane) -> None:
     job, _ = created(asked, manifest("job"), namespace="strict")
     assert is_planned(job)

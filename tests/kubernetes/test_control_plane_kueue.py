@@ -20,6 +20,7 @@ from kueue_objects import HUGE, SMALL, admission_check, controlling, flavor, wor
 from record_reviews import custom_resources
 from reviewing import ROOT
 
+from memplan.kubernetes.kueue.cluster import ApiException, connect
 from memplan_server.app import RunningServer
 
 pytestmark = pytest.mark.integration
@@ -190,6 +191,26 @@ def test_a_workload_that_is_deleted_is_no_error(kueue: Kueue) -> None:
     kueue.plane.kubectl("delete", "workload", "gone", "--namespace", "ml")
     kueue.reserve(workload("gone", SMALL))
     assert kueue.answered("gone")["memplan"]["state"] == "Ready"
+
+
+def test_what_has_changed_meanwhile_is_not_overwritten(kueue: Kueue) -> None:
+    cluster = connect(kueue.plane.kubeconfig("administrator"))
+    item = workload("changed", SMALL, reserved=False)
+    kueue.reserve(item)
+    before = cluster.workload("ml", "changed")
+    assert before is not None
+    kueue.reserve(workload("changed", SMALL))
+    after = kueue.answered("changed")
+    state = dict(after["memplan"], state="Retry")
+    with pytest.raises(ApiException) as refused:
+        cluster.apply_checks(before, [state])
+    assert refused.value.status == 409
+    kueue.plane.kubectl("delete", "workload", "changed", "--namespace", "ml")
+    kueue.plane.kubectl("apply", "--filename", "-", given=item)  # another of that name
+    with pytest.raises(ApiException) as refused:
+        cluster.apply_checks(before, [state])
+    assert refused.value.status in (409, 422)
+    assert "status" not in kueue.plane.get("workload", "changed")
 
 
 def test_an_api_server_that_was_away_is_watched_again(kueue: Kueue) -> None:
