@@ -19,7 +19,7 @@ IN_TWO := --numprocesses 2 --dist loadfile
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
-.PHONY: help plan test test-integration lint proto released-contract chart dashboard \
+.PHONY: help plan test test-integration kubernetes lint proto released-contract chart dashboard \
 	coverage-models accuracy calibrate corpus speed clean
 
 help: ## Show this list
@@ -42,6 +42,10 @@ test-integration: $(VENV)/.installed-dev ## Run the long tests and those against
 		|| { echo "Missing:$$missing. Install $(DEBIAN_PACKAGES), or run this as root." >&2; exit 1; }
 	$(BIN)/pytest $(IN_TWO) -m 'slow and not integration'
 	$(BIN)/pytest -m integration
+
+kubernetes: $(VENV)/.installed-dev ## Optional: build Kubernetes from Debian's source (10 minutes, once) and test on it
+	tests/kubernetes/control_plane.sh build/kubernetes
+	$(BIN)/pytest -m integration tests/kubernetes
 
 lint: $(VENV)/.installed-dev ## Check style, types and the contract
 	$(BIN)/ruff check .

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from control_plane import ControlPlane, control_plane
+from record_reviews import custom_resources
 from reviewing import Pair, Webhook, load, serving, until_planned
 
 from memplan_server.app import RunningServer
@@ -39,3 +41,11 @@ def webhook(pair: Pair, server: RunningServer) -> Iterator[Webhook]:
     with serving(pair, f"127.0.0.1:{server.port}", "--patience", "25") as webhook:
         until_planned(webhook, load("pod"))
         yield webhook
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A real API server with the kinds of Kubeflow; skips the test where none is built."""
+    with control_plane(tmp_path_factory.mktemp("control-plane")) as plane:
+        custom_resources(plane, "trainjobs")
+        yield plane

@@ -89,6 +89,8 @@ class FakeCluster:
             "admissionchecks": {},
             "resourceflavors": {},
         }
+        self._owned: dict[tuple[str, str, str], set[str]] = {}
+        """Entries of each status that were applied last."""
         self._watching: list[tuple[str, queue.Queue[Object | None]]] = []
         self._lock = threading.RLock()
 
@@ -102,6 +104,7 @@ class FakeCluster:
             metadata["resourceVersion"] = str(self._version)
             metadata.setdefault("uid", f"uid-{metadata['name']}")
             self._items[plural][key] = item
+            self._owned.pop((plural, *key), None)  # whoever writes it owns it
             self._tell(plural, {"type": event, "object": json.loads(json.dumps(item))})
 
     def get(self, plural: str, name: str, namespace: str = "") -> Object:
@@ -173,6 +176,10 @@ class FakeCluster:
             wanted = body["metadata"].get("resourceVersion")
             if wanted is not None and wanted != item["metadata"]["resourceVersion"]:
                 return 409
+            names = {entry[by] for entry in body["status"][field]}
+            if gone := self._owned.get((plural, *key), set()) - names:
+                self.problems.append(f"what it had set in {gone} is taken away")
+                return 422
             for entry in body["status"][field]:
                 try:
                     jsonschema.validate(entry, schema)
@@ -182,6 +189,7 @@ class FakeCluster:
                 entries = item.setdefault("status", {}).setdefault(field, [])
                 entries[:] = [one for one in entries if one[by] != entry[by]] + [entry]
             self.put(plural, item)
+            self._owned[(plural, *key)] = names
         return 200
 
     def event(self, body: Object) -> int:

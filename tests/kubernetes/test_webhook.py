@@ -166,7 +166,11 @@ def test_a_slice_is_asked_for_by_its_own_resource(webhook: Webhook) -> None:
 def test_a_jobs_pods_say_what_the_job_says(webhook: Webhook) -> None:
     job, _ = planned(webhook, "job")
     template = job["spec"]["template"]
-    assert template["metadata"]["annotations"] == job["metadata"]["annotations"]
+    assert template["metadata"]["annotations"] == {
+        name: text
+        for name, text in job["metadata"]["annotations"].items()
+        if name.startswith("memplan.dev/")  # and not what kubectl writes there
+    }
     [container] = template["spec"]["containers"]
     micro, steps = (int(value) for value in variables(container).values())
     assert micro * steps == 1024
@@ -253,8 +257,31 @@ def test_a_job_described_wrongly_is_told_everything_that_is_wrong(webhook: Webho
     assert "batchsize: unknown field" in text
     assert "adan" in text
     response = webhook.ask(load("job-malformed"), "/mutate/reject")
-    assert response["status"]["code"] == 422
+    assert (response["status"]["code"], response["status"]["reason"]) == (400, "BadRequest")
     assert "batchsize: unknown field" in response["status"]["message"]
+
+
+def test_every_place_that_the_service_refuses_is_named(webhook: Webhook) -> None:
+    review = load("job")
+    annotations = review["request"]["object"]["metadata"]["annotations"]
+    annotations["memplan.dev/job"] = "model: resnet50\nbatch_size: -1"
+    first, *warnings = webhook.ask(review)["warnings"]
+    assert first == "memplan: memplan.dev/job is wrong:"
+    assert [line.partition(": ")[0] for line in warnings[:2]] == [
+        "model.catalog.name",
+        "micro_batch_size",
+    ]
+    assert "details" not in " ".join(warnings)
+
+
+def test_so_many_mistakes_are_named_as_the_api_server_passes_on(webhook: Webhook) -> None:
+    review = load("job")
+    annotations = review["request"]["object"]["metadata"]["annotations"]
+    annotations["memplan.dev/job"] += "".join(f"unknown{n}: 1\n" for n in range(100))
+    warnings = webhook.ask(review)["warnings"]
+    assert 3500 < sum(map(len, warnings)) <= 4096
+    assert warnings[0] == "memplan: memplan.dev/job has 100 mistakes:"
+    assert warnings[-1] == "The object is admitted as it is."
 
 
 def test_a_job_reads_no_file_of_the_webhooks(webhook: Webhook) -> None:

@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from memplan import jobfile
+from memplan.errors import InvalidRequestError, JobFileError
 from memplan.types import GpuTarget, PlanJobRequest
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Placing",
     "Policy",
     "asked",
+    "mistakes",
     "read",
     "selected",
     "without_sharing",
@@ -101,6 +103,14 @@ class Annotations:
         """The same for all objects that are to be planned alike."""
         text = json.dumps([self.job, self.placing, self.container])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def mistakes(error: Exception) -> str:
+    """What is wrong with a job: of what the service refused, every place in a line of its own."""
+    if isinstance(error, JobFileError) or not isinstance(error, InvalidRequestError):
+        return str(error)
+    lines = [f"{one.field.removeprefix('job.')}: {one.description}" for one in error.violations]
+    return "\n".join([f"{JOB} is wrong:", *lines]) if lines else str(error)
 
 
 def read(annotations: Mapping[str, str]) -> Annotations | None:

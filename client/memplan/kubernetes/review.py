@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 API_VERSION = "admission.k8s.io/v1"
 LONGEST_WARNING = 250
 """The API server cuts those above 256 signs."""
+LONGEST_TOGETHER = 4000
+"""It leaves out those after 4,096 signs."""
 LONGEST_REFUSAL = 3000
 LATE = "memplan has no plan in time; the object is admitted as it is."
 DEFECT = "memplan failed; the object is admitted as it is."
@@ -91,7 +93,8 @@ def response(uid: str, answer: Answer) -> dict[str, Any]:
     """The AdmissionReview that answers."""
     found: dict[str, Any] = {"uid": uid, "allowed": not answer.refusal}
     if answer.refusal:
-        reason = "Forbidden" if answer.code == 403 else "Invalid"
+        # Of the reason Invalid, older kubectl (1.20) shows no message.
+        reason = "Forbidden" if answer.code == 403 else "BadRequest"
         message = one_line(answer.refusal, LONGEST_REFUSAL)
         found["status"] = {"code": answer.code, "reason": reason, "message": message}
     if answer.patch:
@@ -207,13 +210,17 @@ def _missing_template(request: plans.Request) -> str:
 
 
 def _invalid(error: Exception, policy: Policy) -> Answer:
+    text = f"memplan: {names.mistakes(error)}"
     if policy is Policy.REJECT:
-        return Answer(outcome="invalid", refusal=f"memplan: {error}", code=422)
-    return unplanned("invalid", f"memplan: {error}", AS_IT_IS)
+        return Answer(outcome="invalid", refusal=text, code=400)
+    return unplanned("invalid", text, AS_IT_IS)
 
 
 def _warnings(sentences: Sequence[str]) -> list[str]:
     """Lines that the API server passes on whole."""
     lines = [line for text in sentences for line in text.splitlines()]
     short = [one_line(line, LONGEST_REFUSAL) for line in lines]
-    return [part for line in short for part in textwrap.wrap(line, LONGEST_WARNING)]
+    parts = [part for line in short for part in textwrap.wrap(line, LONGEST_WARNING)]
+    while sum(map(len, parts)) > LONGEST_TOGETHER:
+        del parts[-2]  # the last one says what has become of the object
+    return parts

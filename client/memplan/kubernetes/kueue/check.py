@@ -15,10 +15,10 @@ from memplan.kubernetes.plans import Plan
 from memplan.scheduling.sentences import one_line
 from memplan.types import GpuTarget, PlanJobRequest, Verdict
 
-__all__ = ["CONTROLLER", "Judged", "judge", "waiting"]
+__all__ = ["CONTROLLER", "Judged", "answered", "judge", "waiting"]
 
 CONTROLLER = "memplan.dev/planner"
-READY, REJECTED, RETRY = "Ready", "Rejected", "Retry"
+PENDING, READY, REJECTED, RETRY = "Pending", "Ready", "Rejected", "Retry"
 LONGEST_MESSAGE = 2000
 NOTHING = "No Pod of this workload has the annotation memplan.dev/job: nothing is to be planned."
 
@@ -63,8 +63,17 @@ def waiting(workload: Object, checks: set[str]) -> list[str]:
     reserved = any(c["type"] == "QuotaReserved" and c["status"] == "True" for c in conditions)
     if not reserved:
         return []
-    found = status.get("admissionChecks") or []
-    return [c["name"] for c in found if c["name"] in checks and c["state"] == "Pending"]
+    return [c["name"] for c in _states(workload, checks) if c["state"] == PENDING]
+
+
+def answered(workload: Object, checks: set[str]) -> list[Object]:
+    """The states of the checks among those that have their answer."""
+    return [one for one in _states(workload, checks) if one["state"] != PENDING]
+
+
+def _states(workload: Object, checks: set[str]) -> list[Object]:
+    found = (workload.get("status") or {}).get("admissionChecks") or []
+    return [one for one in found if one["name"] in checks]
 
 
 def judge(
@@ -77,7 +86,9 @@ def judge(
     try:
         planned = [(pods, _planned(pods, gpus, planning)) for pods in _pod_sets(workload, flavors)]
     except (AnnotationError, ObjectError, InvalidRequestError, UnknownNameError) as error:
-        message = one_line(f"The job is described wrongly: {error}", LONGEST_MESSAGE)
+        message = one_line(
+            f"The job is described wrongly: {names.mistakes(error)}", LONGEST_MESSAGE
+        )
         return Judged(state=REJECTED, message=message)
     if not planned:
         return Judged(state=READY, message=NOTHING)

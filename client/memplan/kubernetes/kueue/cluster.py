@@ -104,8 +104,11 @@ class Cluster:
         )
         return found
 
-    def apply_check(self, workload: Object, state: Object) -> None:
-        """Set the state of one check of a Workload, unless that has changed meanwhile (409)."""
+    def apply_checks(self, workload: Object, states: Sequence[Object]) -> None:
+        """Set the states of checks of a Workload, unless that has changed meanwhile (409).
+
+        A state that was set here before and is not among them is taken away.
+        """
         metadata = workload["metadata"]
         body = {
             "apiVersion": API_VERSION,
@@ -113,7 +116,7 @@ class Cluster:
             "metadata": {
                 name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion")
             },
-            "status": {"admissionChecks": [state]},
+            "status": {"admissionChecks": list(states)},
         }
         self._objects.patch_namespaced_custom_object_status(
             GROUP,

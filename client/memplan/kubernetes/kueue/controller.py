@@ -22,7 +22,7 @@ from memplan.client import Client
 from memplan.errors import MemplanError, UnavailableError
 from memplan.kubernetes import plans
 from memplan.kubernetes.annotations import Placing
-from memplan.kubernetes.kueue.check import READY, RETRY, Judged, judge, waiting
+from memplan.kubernetes.kueue.check import READY, RETRY, Judged, answered, judge, waiting
 from memplan.kubernetes.kueue.cluster import ApiException, Cluster, now
 from memplan.kubernetes.metrics import KueueMetrics
 from memplan.kubernetes.serving import add_probes, metrics_app, start, stop_signal
@@ -176,8 +176,8 @@ class Controller:
             self._again(key)
             return
         self._failing.pop(key, None)
-        for name in checks:
-            self._cluster.apply_check(workload, _state(name, judged))
+        states = [_state(name, judged) for name in checks]
+        self._cluster.apply_checks(workload, answered(workload, self._checks) + states)
         log.info("%s: %s. %s", "/".join(key), judged.state, judged.message)
         self._metrics.checks.labels(judged.state.lower()).inc()
         warning = judged.state != READY
