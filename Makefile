@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 # What the integration tests run against.
 DEBIAN_PACKAGES := curl prometheus postgresql munge python3-venv slurm-client slurmctld slurmd \
-	slurm-wlm-basic-plugins
+	slurm-wlm-basic-plugins buildah debootstrap openssl
 
 # The tests of one file stay in one process. More processes than two would each keep a server and its
 # workers, some GB each; the integration tests run alone, as they measure times.
@@ -19,7 +19,8 @@ IN_TWO := --numprocesses 2 --dist loadfile
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
-.PHONY: help plan test test-integration kubernetes lint proto dashboard coverage-models accuracy calibrate corpus speed clean
+.PHONY: help plan test test-integration kubernetes lint proto released-contract chart dashboard \
+	coverage-models accuracy calibrate corpus speed clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +33,7 @@ test: $(VENV)/.installed-dev ## Run the test suite
 	$(BIN)/pytest $(IN_TWO) -m 'not integration and not slow'
 
 test-integration: $(VENV)/.installed-dev ## Run the long tests and those against Debian's packages (installs them when root)
-	@for program in curl prometheus promtool slurmctld slurmd sbatch munged; do \
+	@for program in curl prometheus promtool slurmctld slurmd sbatch munged buildah debootstrap openssl; do \
 		command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgres"; \
 	test -z "$$missing" || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
@@ -51,16 +52,23 @@ lint: $(VENV)/.installed-dev ## Check style, types and the contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against proto/released.json
 
 proto: $(VENV)/.installed-dev ## Generate the stubs in client/memplan/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=client --pyi_out=client \
 		--grpc_python_out=client proto/memplan/v1/*.proto
 
+chart: $(VENV)/.installed-dev ## Write what follows from the Helm chart: its tables, its schema, the plain manifests
+	$(BIN)/python tests/deploy/chart_files.py
+
 dashboard: $(VENV)/.installed-dev ## Write deploy/grafana/memplan.json from dashboard.py
 	$(BIN)/python deploy/grafana/dashboard.py
 
+released-contract: $(VENV)/.installed-dev ## At a release: keep the contract, which later ones must not break
+	$(BIN)/buf build --exclude-source-info --output proto/released.json
+
 coverage-models: $(VENV)/.installed-dev ## Count the models that get an estimate, list the others (long)
-	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60
+	$(BIN)/python bench/coverage.py --torchvision --timm 200 --transformers 60 --diffusers
 
 accuracy: $(VENV)/.installed-dev ## Score the estimates, write docs/accuracy.md: make accuracy DIR=folder
 	@test -d '$(DIR)' || { echo 'Say where the measurements are: make accuracy DIR=folder' >&2; exit 2; }

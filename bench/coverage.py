@@ -1,13 +1,14 @@
 """How many of the catalogs' models get an estimate.
 
-    python bench/coverage.py --torchvision --timm 200 --transformers 60 \\
+    python bench/coverage.py --torchvision --timm 200 --transformers 60 --diffusers \\
         --results coverage.jsonl --markdown docs/models.md
 
 Every model is built with its defaults and its training step is simulated (SGD, fp32, on an A100). A
 number after a library takes a sample: of the sorted list of N names those at positions
-floor(i * N / number), i = 0, 1, ... One worker process at low priority; a model that takes longer
-than the time limit or kills the worker counts as failed. Models that already have an estimate in
-the results file are not run again, so a run can be continued.
+floor(i * N / number), i = 0, 1, ...; --offset takes those so many places further on. One worker
+process at low priority; a model that takes longer than the time limit or kills the worker counts as
+failed. Models that already have an estimate in the results file are not run again, so a run can be
+continued.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from memplan_server.errors import MemplanError
 from memplan_server.jobs import normalize
 from memplan_server.timeline import Timeline
 
-LIBRARIES = ("torchvision", "timm", "transformers")
+LIBRARIES = ("torchvision", "timm", "transformers", "diffusers")
 COMPUTE_CAPABILITY = (8, 0)
 
 
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
             (group, name)
             for library, number in wanted.items()
             if number is not None
-            for group, name in _sample(names[library], number)
+            for group, name in _sample(names[library], number, options.offset)
             if options.only in name
         ]
         sizes = Counter(group for library in LIBRARIES for group, _ in names[library])
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for library in LIBRARIES:
         parser.add_argument(f"--{library}", nargs="?", type=int, const=0, metavar="NUMBER")
+    parser.add_argument("--offset", type=int, default=0, metavar="N", help="take another sample")
     parser.add_argument("--only", default="", metavar="TEXT", help="names that contain this")
     parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS")
     parser.add_argument(
@@ -111,7 +113,7 @@ def list_names() -> dict[str, list[tuple[str, str]]]:
     for name in worker.list_models():
         library = name.partition("/")[0]
         other = library == "torchvision" and name not in classification
-        group = "torchvision, segmentation and video" if other else library
+        group = "torchvision, segmentation, detection and video" if other else library
         names[library].append((group, name))
     return {library: sorted(found) for library, found in names.items()}
 
@@ -124,11 +126,13 @@ def trace(name: str) -> bytes:
     return worker.trace(normalize(job), COMPUTE_CAPABILITY)
 
 
-def _sample(names: Sequence[tuple[str, str]], number: int) -> list[tuple[str, str]]:
-    """All names, or `number` of them at even distances."""
+def _sample(
+    names: Sequence[tuple[str, str]], number: int, offset: int = 0
+) -> list[tuple[str, str]]:
+    """All names, or `number` of them at even distances, each `offset` places further on."""
     if not 0 < number < len(names):
         return list(names)
-    return [names[i * len(names) // number] for i in range(number)]
+    return [names[(i * len(names) // number + offset) % len(names)] for i in range(number)]
 
 
 def _run(

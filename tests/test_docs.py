@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import shlex
 import tomllib
@@ -18,9 +19,13 @@ import readme_example
 import memplan
 from memplan import jobfile
 from memplan.cli.commands import cli
+from memplan.endpoint import VARIABLES
+from memplan.slurm.config import Config
 from memplan_server.measure.command import compare_command as comparing
 from memplan_server.metrics import Metrics
 from memplan_server.settings import Settings
+from memplan_server.tenancy.command import parser as token_parser
+from memplan_server.tenancy.tenants import LIMITS, Tenants
 from memplan_server.validation import check
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +45,7 @@ def commands() -> Iterator[str]:
     for page in PAGES:
         for block in blocks(page, ""):
             for line in block.replace("\\\n", " ").splitlines():
-                command = line.partition(" # ")[0].partition(" > ")[0].strip()
+                command = re.split(r" >>? ", line.partition(" # ")[0])[0].strip()
                 if command.split(" ")[0] in ("memplan", "memplan-server", "make"):
                     yield command
 
@@ -61,6 +66,8 @@ def test_commands_parse(command: str) -> None:
         assert {a for a in arguments if "=" not in a} <= set(targets)
     elif arguments[:1] == ["compare"]:
         comparing.make_context("compare", arguments[1:]).close()
+    elif arguments[:1] == ["token"]:
+        token_parser().parse_args(arguments[1:])
     elif program == "memplan-server":
         Settings.parse(arguments, {})
     else:
@@ -138,6 +145,26 @@ def test_every_setting_of_the_server_is_documented() -> None:
     assert [row[0] for row in rows.values()] == [f"MEMPLAN_{name.upper()}" for name in names]
 
 
+def test_tenants_are_tenants(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "docs" / "server.md", "toml")
+    (tmp_path / "tenants.toml").write_text(block)
+    tenant = Tenants(tmp_path / "tenants.toml").named("team-a")
+    assert tenant is not None
+    assert set(LIMITS) <= {name for name in tenant.__slots__ if getattr(tenant, name) is not None}
+
+
+def test_every_setting_of_a_connection_is_documented() -> None:
+    rows = table((ROOT / "docs" / "server.md").read_text(), "TLS")
+    assert {name: row[1].strip("`") for name, row in rows.items()} == VARIABLES
+    options = {parameter.name: parameter for parameter in cli.commands["gpus"].params}
+    helper = Config.__dataclass_fields__
+    for name, (option, variable, setting, _) in rows.items():
+        assert name in inspect.signature(memplan.Client).parameters
+        found = options[option.removeprefix("--").replace("-", "_")]
+        assert found.envvar == variable
+        assert setting in helper
+
+
 def test_every_metric_of_the_server_is_documented() -> None:
     rows = table((ROOT / "docs" / "server.md").read_text(), "Metrics")
     suffixes = {"counter": "_total", "info": "_info"}
@@ -183,5 +210,5 @@ def test_nothing_names_a_place_on_one_machine() -> None:
     files = [p for f in folders for p in (ROOT / f).rglob("*") if p.is_file()]
     # In a worktree .git is a file.
     files += [p for p in ROOT.iterdir() if p.is_file() and p.name != ".git"]
-    text = {p: p.read_text() for p in files if "__pycache__" not in p.parts}
+    text = {p: p.read_text(errors="replace") for p in files if "__pycache__" not in p.parts}
     assert not [str(p.relative_to(ROOT)) for p, content in text.items() if places.search(content)]

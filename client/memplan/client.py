@@ -6,25 +6,22 @@
 
 Every call has a deadline. Calls that fail because the server cannot be reached are retried, and no
 others. A target that resolves to several addresses (a headless Service, `dns:///name:50051`, a list
-`ipv4:10.0.0.1:50051,10.0.0.2:50051`) is used in turn, servers that drain left out.
+`a:50051,b:50051`) is used in turn, servers that drain left out; what is only host:port may be a
+proxy that does so.
 
 Methods raise `memplan.errors` and nothing else for what servers and networks do.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import grpc
-
-from memplan._channel import open_channel, read_credentials
-from memplan._messages import to_answer, to_message
-from memplan._status import to_error
+from memplan._connection import Connection
+from memplan.endpoint import DEFAULT_TARGET, Endpoint
 from memplan.types import (
     AccumulationPlan,
     BatchSizeRecommendation,
@@ -48,7 +45,6 @@ from memplan.types import (
     Scheduler,
     TrainingJob,
 )
-from memplan.v1 import planner_pb2_grpc
 
 if TYPE_CHECKING:
     import torch
@@ -56,13 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_TARGET", "Client"]
 
-T = TypeVar("T")
-
-DEFAULT_TARGET = "localhost:50051"
 _TIME_LIMIT = timedelta(seconds=60)
 """The server's own for a profile that names none."""
-_MOST_RETRIES = 4
-"""gRPC makes at most five attempts."""
 
 
 class Client:
@@ -77,40 +68,54 @@ class Client:
         target: str | None = None,
         *,
         timeout: float = 60.0,
-        retries: int = 3,
-        tls: bool = False,
+        retries: int | None = None,
+        tls: bool | None = None,
         root_certificates: str | Path | None = None,
         client_certificate: str | Path | None = None,
         client_key: str | Path | None = None,
+        server_name: str | None = None,
+        token_file: str | Path | None = None,
+        plaintext_token: bool | None = None,
+        keepalive: float | None = None,
         options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         """Nothing is sent before the first call.
 
-        target: host:port, or any gRPC target. Default: $MEMPLAN_SERVER, else localhost:50051.
+        target: host:port, several with commas between them, or any gRPC target. Without one it is
+        $MEMPLAN_SERVER, else localhost:50051, and what is not given comes from the environment too.
         timeout: seconds that each call may take unless its own `timeout` says otherwise.
-        retries: how often a call is tried again while the server cannot be reached, 0 to 4.
+        retries: how often a call is tried again while the server cannot be reached, 0 to 4;
+        default 3. Never tried again: `profile_memory`.
         tls: encrypt; implied by the three files. `root_certificates` are the authorities trusted
-        (PEM; default: the system's), `client_certificate` and `client_key` what the client shows.
+        (PEM; default: the system's), `client_certificate` and `client_key` what the client shows,
+        `server_name` whom the server's certificate has to name, where that is not the target.
+        token_file: file with the token that says who asks. It needs TLS, or `plaintext_token`
+        where something else encrypts.
+        keepalive: seconds of silence, at least 10, after which the server is asked whether it is
+        still there.
         options: further gRPC channel options.
 
-        Raises ValueError for impossible arguments and OSError for files that cannot be read.
+        Files are read again when they change. Raises ValueError for impossible arguments and
+        OSError for files that cannot be read.
         """
-        if not timeout > 0:
-            raise ValueError(f"timeout must be seconds above 0, not {timeout}")
-        if not 0 <= retries <= _MOST_RETRIES:
-            raise ValueError(f"retries must be 0 to {_MOST_RETRIES}, not {retries}")
-        self._target = target or os.environ.get("MEMPLAN_SERVER") or DEFAULT_TARGET
-        self._timeout = timeout
-        files = (root_certificates, client_certificate, client_key)
-        credentials = read_credentials(*files) if tls or any(files) else None
-        self._channel = open_channel(self._target, credentials, retries, options)
-        stub: Any = planner_pb2_grpc.MemoryPlannerStub  # generated: it has no annotations
-        self._stub = stub(self._channel)
+        endpoint = Endpoint.of(
+            target or None,
+            retries=retries,
+            tls=tls,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            client_key=client_key,
+            server_name=server_name,
+            token_file=token_file,
+            plaintext_token=plaintext_token,
+            keepalive=keepalive,
+        )
+        self._connection = Connection(endpoint, timeout=timeout, options=options)
 
     @property
     def target(self) -> str:
         """What it connects to."""
-        return self._target
+        return self._connection.target
 
     def __enter__(self) -> Client:
         return self
@@ -125,7 +130,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; calls under way fail with CancelledError."""
-        self._channel.close()
+        self._connection.close()
 
     def estimate_memory(
         self,
@@ -143,7 +148,7 @@ class Client:
             answer.profile.device_used_bytes
         """
         request = EstimateMemoryRequest(job=job, gpu_type=gpu_type, confidence=confidence)
-        answer: EstimateMemoryResponse = self._call("EstimateMemory", request, timeout)
+        answer: EstimateMemoryResponse = self._connection.call("EstimateMemory", request, timeout)
         return answer
 
     def recommend_batch_size(
@@ -170,7 +175,7 @@ class Client:
             multiple_of=multiple_of,
             max_batch_size=max_batch_size,
         )
-        answer = self._call("RecommendBatchSize", request, timeout)
+        answer = self._connection.call("RecommendBatchSize", request, timeout)
         batch_sizes: tuple[BatchSizeRecommendation, ...] = answer.batch_sizes
         return batch_sizes
 
@@ -198,7 +203,8 @@ class Client:
             headroom_fraction=headroom_fraction,
             confidence=confidence,
         )
-        plan: AccumulationPlan = self._call("PlanAccumulation", request, timeout).accumulation
+        answer = self._connection.call("PlanAccumulation", request, timeout)
+        plan: AccumulationPlan = answer.accumulation
         return plan
 
     def plan_job(
@@ -234,9 +240,8 @@ class Client:
             measurement_budget=measurement_budget,
             scheduler=scheduler,
         )
-        plan: PlanJobResponse = self._call(
-            "PlanJob", request, self._measuring(timeout, measurement_budget or timedelta())
-        )
+        seconds = self._connection.measuring(timeout, measurement_budget or timedelta())
+        plan: PlanJobResponse = self._connection.call("PlanJob", request, seconds)
         return plan
 
     def plan_module(
@@ -250,6 +255,8 @@ class Client:
         data_parallel_size: int = 0,
         headroom_fraction: float | None = None,
         confidence: float = 0.0,
+        measurement_budget: timedelta | None = None,
+        scheduler: Scheduler = Scheduler.UNSPECIFIED,
         timeout: float | None = None,
         **options: Any,
     ) -> PlanJobResponse:
@@ -268,6 +275,8 @@ class Client:
             data_parallel_size=data_parallel_size,
             headroom_fraction=headroom_fraction,
             confidence=confidence,
+            measurement_budget=measurement_budget,
+            scheduler=scheduler,
             timeout=timeout,
         )
 
@@ -310,8 +319,8 @@ class Client:
             wait_for_gpu=wait_for_gpu,
             find_batch_size=find_batch_size,
         )
-        seconds = self._measuring(timeout, time_limit or _TIME_LIMIT)
-        return self._stream("ProfileMemory", request, seconds)
+        seconds = self._connection.measuring(timeout, time_limit or _TIME_LIMIT)
+        return self._connection.stream("ProfileMemory", request, seconds)
 
     def get_profile(self, profile_id: str, *, timeout: float | None = None) -> MeasuredProfile:
         """A profile that was stored, with its curve.
@@ -322,7 +331,7 @@ class Client:
         Raises UnknownNameError.
         """
         request = GetProfileRequest(profile_id=profile_id)
-        profile: MeasuredProfile = self._call("GetProfile", request, timeout).profile
+        profile: MeasuredProfile = self._connection.call("GetProfile", request, timeout).profile
         return profile
 
     def list_profiles(
@@ -339,14 +348,8 @@ class Client:
 
         Pages of `page_size` are fetched as needed; `timeout` is for each of them.
         """
-
-        def page(token: str) -> Any:
-            request = ListProfilesRequest(
-                page_size=page_size, page_token=token, gpu_type=gpu_type, job_digest=job_digest
-            )
-            return self._call("ListProfiles", request, timeout)
-
-        return _pages(page, "profiles")
+        request = ListProfilesRequest(page_size=page_size, gpu_type=gpu_type, job_digest=job_digest)
+        return self._connection.pages("ListProfiles", request, "profiles", timeout)
 
     def list_gpu_types(
         self, filter: str = "", *, page_size: int = 0, timeout: float | None = None
@@ -357,12 +360,8 @@ class Client:
 
         Pages of `page_size` are fetched as needed; `timeout` is for each of them.
         """
-
-        def page(token: str) -> Any:
-            request = ListGpuTypesRequest(page_size=page_size, page_token=token, filter=filter)
-            return self._call("ListGpuTypes", request, timeout)
-
-        return _pages(page, "gpu_types")
+        request = ListGpuTypesRequest(page_size=page_size, filter=filter)
+        return self._connection.pages("ListGpuTypes", request, "gpu_types", timeout)
 
     def list_models(
         self, filter: str = "", *, page_size: int = 0, timeout: float | None = None
@@ -373,48 +372,8 @@ class Client:
 
         Pages of `page_size` are fetched as needed; `timeout` is for each of them.
         """
-
-        def page(token: str) -> Any:
-            request = ListModelsRequest(page_size=page_size, page_token=token, filter=filter)
-            return self._call("ListModels", request, timeout)
-
-        return _pages(page, "models")
-
-    def _call(self, method: str, request: object, timeout: float | None) -> Any:
-        message = to_message(request)
-        try:
-            answer = getattr(self._stub, method)(message, timeout=self._seconds(timeout))
-        except grpc.RpcError as error:
-            raise to_error(error, method) from error
-        return to_answer(answer)
-
-    def _stream(
-        self, method: str, request: object, timeout: float | None
-    ) -> Generator[Any, None, None]:
-        call = getattr(self._stub, method)(to_message(request), timeout=self._seconds(timeout))
-        try:
-            for answer in call:
-                yield to_answer(answer)
-        except grpc.RpcError as error:
-            raise to_error(error, method) from error
-        finally:
-            call.cancel()
-
-    def _measuring(self, timeout: float | None, on_top: timedelta) -> float:
-        return self._timeout + on_top.total_seconds() if timeout is None else timeout
-
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else timeout
-
-
-def _pages(page: Callable[[str], Any], field: str) -> Iterator[Any]:
-    token = ""
-    while True:
-        answer = page(token)
-        yield from getattr(answer, field)
-        token = answer.next_page_token
-        if not token:
-            return
+        request = ListModelsRequest(page_size=page_size, filter=filter)
+        return self._connection.pages("ListModels", request, "models", timeout)
 
 
 def _targets(gpus: Iterable[GpuTarget | str]) -> tuple[GpuTarget, ...]:

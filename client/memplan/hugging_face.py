@@ -2,9 +2,10 @@
 
     model = model_from_config("config.json")                    # or its content, or a configuration
     model = model_from_config(AutoConfig.for_model("llama"), task="causal-lm")
+    model = model_from_config("unet/config.json")
 
 The configuration travels as data; the server makes the model that its transformers has for the
-`model_type`. Labels travel as their number.
+`model_type`, or its diffusers for the `_class_name`. Labels travel as their number.
 """
 
 from __future__ import annotations
@@ -30,16 +31,25 @@ def model_from_config(
     """The model that a configuration describes.
 
     `config` is the path of a `config.json`, its content, or an object of transformers' with
-    `to_dict()`. `task` names the head (default: that of its `architectures`); `options` replace
-    fields of the configuration. Raises JobFileError for what is no configuration.
+    `to_dict()`. `task` names the head of a transformers model (default: that of its
+    `architectures`); `options` replace fields of the configuration. Raises JobFileError for what is
+    no configuration.
     """
     source = str(config) if isinstance(config, str | os.PathLike) else "the configuration"
     fields = {**_fields(config, source), **options}
-    model_type = fields.get("model_type")
-    if not isinstance(model_type, str) or not model_type:
-        raise JobFileError(f"{source} is no configuration of transformers: it has no model_type")
-    catalog = CatalogModel(name=f"transformers/{model_type}", config=_plain(fields), task=task)
+    catalog = CatalogModel(name=_name(fields, source), config=_plain(fields), task=task)
     return Model(catalog=catalog)
+
+
+def _name(fields: Mapping[str, Any], source: str) -> str:
+    for library, key in (("transformers", "model_type"), ("diffusers", "_class_name")):
+        named = fields.get(key)
+        if isinstance(named, str) and named:
+            return f"{library}/{named}"
+    raise JobFileError(
+        f"{source} is no configuration of a model: it has neither the model_type of transformers "
+        "nor the _class_name of diffusers"
+    )
 
 
 def _fields(config: Any, source: str) -> Mapping[str, Any]:
@@ -59,7 +69,7 @@ def _fields(config: Any, source: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise JobFileError(f"{source} is no JSON: {error}") from error
     if not isinstance(data, Mapping):
-        raise JobFileError(f"{source} is no configuration of transformers: it has no fields")
+        raise JobFileError(f"{source} is no configuration of a model: it has no fields")
     return data
 
 

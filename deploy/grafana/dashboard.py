@@ -286,6 +286,32 @@ ROWS: tuple[Row, ...] = (
             ),
         ),
     ),
+    (
+        "Tenants",
+        8,
+        (
+            Graph(
+                "Calls let in",
+                units.RequestsPerSecond,
+                "{{tenant}}",
+                f"sum by (tenant) (rate(memplan_tenant_requests_total{{{J}}}[5m]))",
+            ),
+            Graph(
+                "Refused by a quota",
+                units.Short,
+                "{{tenant}} {{quota}}",
+                f"sum by (tenant, quota) (increase(memplan_tenant_refusals_total{{{J}}}[1h]))",
+                "In an hour.",
+            ),
+            Graph(
+                "Time for which jobs were measured",
+                units.Seconds,
+                "{{tenant}}",
+                f"sum by (tenant) (increase(memplan_tenant_measuring_seconds_total{{{J}}}[1h]))",
+                "In an hour.",
+            ),
+        ),
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""The `memplan-server` command: flags to settings, serve, drain on SIGTERM; or compare a job."""
+"""The `memplan-server` command: flags to settings, serve, drain on SIGTERM; and its others."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ __all__ = ["main"]
 def main() -> None:
     """Serve until SIGTERM or SIGINT. Exits 2 for wrong settings, 1 when it cannot start.
 
-    `memplan-server compare ...` compares a job with its simulation instead, and exits.
+    `memplan-server compare ...` compares a job with its simulation instead, `memplan-server token`
+    makes a token for a tenant, and both exit.
     """
     if sys.argv[1:2] == ["compare"]:
         sys.exit(_compare(sys.argv[2:]))
+    if sys.argv[1:2] == ["token"]:
+        from memplan_server.tenancy.command import main as make_token
+
+        sys.exit(make_token(sys.argv[2:]))
     from memplan_server.app import serve  # gRPC, which a comparison does without
 
     try:
@@ -33,10 +38,10 @@ def main() -> None:
         signal.signal(number, lambda *_: asked_to_end.set())
     try:
         server = serve(settings)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # an address, or what is in a file
         sys.exit(_complaint(str(error), 1))
     asked_to_end.wait()
-    server.stop(settings.drain_time)
+    server.stop(settings.drain_time, delay=settings.shutdown_delay)
 
 
 def _compare(arguments: list[str]) -> int:

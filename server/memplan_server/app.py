@@ -14,6 +14,7 @@ certificates or put a proxy in front.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
+from memplan_server.access import Access, AccessInterceptor
 from memplan_server.core import Planner
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.interceptors import (
@@ -36,12 +38,14 @@ from memplan_server.knowledge import Knowledge
 from memplan_server.metrics import Metrics
 from memplan_server.names import ModelNames
 from memplan_server.profiles.setup import make_profile_store
+from memplan_server.profiling import Profiler
 from memplan_server.profiling.local import MEASURE
 from memplan_server.profiling.setup import make_profiler
 from memplan_server.profiling.stored import StoringProfiler
 from memplan_server.service import SERVICE_NAME, PlannerService
 from memplan_server.settings import Settings
 from memplan_server.store import Store
+from memplan_server.tenancy import Quotas, Tenants
 from memplan_server.timelines import TimelineCache, estimation_version
 from memplan_server.tls import server_credentials
 from memplan_server.workers import TASKS_MODULE, Workers
@@ -58,7 +62,8 @@ PROFILES_THAT_RUN = 16
 CALLS_A_THREAD = 8
 """Calls that may wait for a thread, for each thread; gRPC itself refuses more."""
 KEEPALIVE_MS = 60_000
-LEAST_PING_MS = 10_000
+LEAST_PING_MS = 5_000
+"""Half of what clients keep to, whose clocks are not this one's."""
 CONNECTION_AGE_MS = 30 * 60_000
 LARGEST_RESPONSE = 64 << 20
 
@@ -71,11 +76,12 @@ class RunningServer:
     """The port it serves on."""
     metrics_port: int | None
     """The port of its metrics, where it has them."""
-    _stop: Callable[[float], None]
+    _stop: Callable[[float, float], None]
 
-    def stop(self, grace: float = 0.0) -> None:
-        """Take no new calls, let those under way finish for `grace` seconds, end everything."""
-        self._stop(grace)
+    def stop(self, grace: float = 0.0, *, delay: float = 0.0) -> None:
+        """Report that it stops, go on for `delay` seconds, then take no new calls, let those under
+        way finish for `grace` seconds, and end everything."""
+        self._stop(grace, delay)
 
 
 def serve(
@@ -83,12 +89,14 @@ def serve(
 ) -> RunningServer:
     """Start a server. `tasks_module` is what its workers run, `measure` what measures a job.
 
-    Raises OSError when an address is taken or a TLS file cannot be read.
+    Raises OSError when an address is taken or a file cannot be read, and ValueError for files that
+    hold something else.
     """
     with ExitStack() as stack:
         metrics = Metrics(node=settings.node_name)
-        service = _service(settings, metrics, tasks_module, measure, stack)
-        server, healthy = _grpc_server(settings, metrics, service)
+        access = _access(settings, metrics)
+        service = _service(settings, metrics, access, tasks_module, measure, stack)
+        server, healthy = _grpc_server(settings, metrics, access, service)
         port = _bind(server, settings)
         metrics_port = _serve_metrics(settings, metrics, stack)
         server.start()
@@ -97,8 +105,9 @@ def serve(
         log.info("serving on port %d, metrics on %s", port, metrics_port or "no port")
         rest = stack.pop_all()
 
-    def stop(grace: float) -> None:
+    def stop(grace: float, delay: float) -> None:
         healthy.enter_graceful_shutdown()
+        time.sleep(delay)
         server.stop(grace).wait()
         rest.close()
         log.info("stopped")
@@ -106,8 +115,23 @@ def serve(
     return RunningServer(port=port, metrics_port=metrics_port, _stop=stop)
 
 
+def _access(settings: Settings, metrics: Metrics) -> Access | None:
+    """Who may ask; None: anybody."""
+    if settings.tenants is None:
+        return None
+    access = Access(Tenants(settings.tenants), Quotas(metrics))
+    if settings.tls_cert is None:
+        log.warning("tokens come without TLS: see to it that something in front encrypts")
+    return access
+
+
 def _service(
-    settings: Settings, metrics: Metrics, tasks_module: str, measure: str, stack: ExitStack
+    settings: Settings,
+    metrics: Metrics,
+    access: Access | None,
+    tasks_module: str,
+    measure: str,
+    stack: ExitStack,
 ) -> PlannerService:
     """The service and all it stands on; `stack` gets what has to be closed."""
     store = Store(settings.data_dir, capacity_bytes=settings.store_size)
@@ -131,22 +155,23 @@ def _service(
     catalog = GpuCatalog.load()
     knowledge = Knowledge(catalog, profiles, version=estimation_version())
     stack.callback(knowledge.stop)
+    profiler: Profiler = StoringProfiler(
+        make_profiler(
+            settings,
+            metrics,
+            catalog=catalog,
+            knowledge=knowledge,
+            timelines=timelines,
+            measure=measure,
+            stack=stack,
+        ),
+        profiles,
+    )
     planner = Planner(
         knowledge=knowledge,
         timelines=timelines,
         names=names,
-        profiler=StoringProfiler(
-            make_profiler(
-                settings,
-                metrics,
-                catalog=catalog,
-                knowledge=knowledge,
-                timelines=timelines,
-                measure=measure,
-                stack=stack,
-            ),
-            profiles,
-        ),
+        profiler=profiler if access is None else access.metered(profiler),
         profiles=profiles,
         longest_profile_s=settings.profile_time_limit,
     )
@@ -158,6 +183,7 @@ def _service(
         max_concurrent_calls=settings.max_concurrent_calls,
         call_time_limit_s=settings.call_time_limit,
         max_concurrent_profiles=_profiles(settings),
+        caller=None if access is None else access.caller,
     )
 
 
@@ -167,7 +193,7 @@ def _profiles(settings: Settings) -> int:
 
 
 def _grpc_server(
-    settings: Settings, metrics: Metrics, service: PlannerService
+    settings: Settings, metrics: Metrics, access: Access | None, service: PlannerService
 ) -> tuple[Any, health.HealthServicer]:
     """A grpc.Server with the planner, health and reflection; not started."""
     threads = settings.max_concurrent_calls + _profiles(settings) + SPARE_THREADS
@@ -177,6 +203,7 @@ def _grpc_server(
             StreamInterceptor(STREAM_THREADS, _profiles(settings) + SPARE_THREADS),
             ObservingInterceptor(metrics),
             ErrorInterceptor(),
+            *([] if access is None else [AccessInterceptor(access)]),
         ),
         maximum_concurrent_rpcs=threads * CALLS_A_THREAD,
         options=(

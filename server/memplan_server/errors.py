@@ -4,6 +4,9 @@
     ├── InvalidJob            the request breaks a rule; one violation for each place
     ├── UnknownName           no such model or GPU type
     ├── LimitExceeded         larger than, or more at once than, the server allows
+    │   └── QuotaExceeded     more than the tenant may
+    ├── Unauthenticated       no token, or none that is known
+    ├── NotAllowed            the tenant may not do this
     ├── TimeLimitExceeded     not done in time
     ├── Cancelled             the caller went away
     ├── NoDevice              there is no device such as the one asked for
@@ -28,9 +31,12 @@ __all__ = [
     "MeasurementFailure",
     "MemplanError",
     "NoDevice",
+    "NotAllowed",
+    "QuotaExceeded",
     "Relayed",
     "StoreFailure",
     "TimeLimitExceeded",
+    "Unauthenticated",
     "UnknownName",
     "Unreachable",
     "Violation",
@@ -89,6 +95,33 @@ class LimitExceeded(MemplanError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class QuotaExceeded(LimitExceeded):
+    """More than the tenant may."""
+
+    def __init__(
+        self, message: str, quota: str, tenant: str, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s)
+        self.args = (message, quota, tenant, retry_after_s)
+        self.quota, self.tenant = quota, tenant
+        """Which limit, as the file of tenants calls it, of whom."""
+
+
+class Unauthenticated(MemplanError):
+    """No token, or none that is known; `reason` says which in a word."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, reason)
+        self.message, self.reason = message, reason
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class NotAllowed(MemplanError):
+    """The tenant may not do this."""
 
 
 class TimeLimitExceeded(MemplanError, TimeoutError):

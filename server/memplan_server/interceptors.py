@@ -29,9 +29,12 @@ from memplan_server.errors import (
     MeasurementFailure,
     MemplanError,
     NoDevice,
+    NotAllowed,
+    QuotaExceeded,
     Relayed,
     StoreFailure,
     TimeLimitExceeded,
+    Unauthenticated,
     UnknownName,
     Unreachable,
     Violation,
@@ -39,7 +42,7 @@ from memplan_server.errors import (
 )
 from memplan_server.metrics import Metrics
 
-__all__ = ["ErrorInterceptor", "ObservingInterceptor", "StreamInterceptor"]
+__all__ = ["ErrorInterceptor", "Interceptor", "ObservingInterceptor", "StreamInterceptor"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,10 @@ Behaviour = Callable[[Any, Any], Any]
 _CODES: tuple[tuple[type[MemplanError], Any, str], ...] = (
     (InvalidJob, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     (UnknownName, grpc.StatusCode.NOT_FOUND, "UNKNOWN_NAME"),
+    (QuotaExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"),
     (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    (NotAllowed, grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED"),
     (TimeLimitExceeded, grpc.StatusCode.DEADLINE_EXCEEDED, "TIME_LIMIT_EXCEEDED"),
     (Cancelled, grpc.StatusCode.CANCELLED, "CANCELLED"),
     (NoDevice, grpc.StatusCode.FAILED_PRECONDITION, "NO_DEVICE"),
@@ -64,8 +70,12 @@ _CODES: tuple[tuple[type[MemplanError], Any, str], ...] = (
 )
 
 
-class _Interceptor:
-    """Wraps the behaviour of methods with one request, once for each method."""
+class Interceptor:
+    """Wraps the behaviour of methods with one request, once for each method.
+
+    Those that hold no thread (the stream of the health service) are left as they are: wrapped, each
+    would hold one for as long as its client lives.
+    """
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Any] = {}
@@ -73,7 +83,7 @@ class _Interceptor:
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """The handler of a call, its behaviour wrapped (grpc.ServerInterceptor)."""
         handler = continuation(details)
-        if handler is None or handler.request_streaming:
+        if handler is None or handler.request_streaming or _holds_no_thread(handler):
             return handler
         wrapped = self._wrapped.get(details.method)
         if wrapped is None:
@@ -109,11 +119,15 @@ class StreamInterceptor:
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """The handler of a call (grpc.ServerInterceptor)."""
         handler = continuation(details)
-        if handler is None or not handler.response_streaming:
+        if handler is None or not handler.response_streaming or _holds_no_thread(handler):
             return handler
         if handler.stream_stream is not None:
             return handler._replace(stream_stream=_in_pool(handler.stream_stream, self._pool))
         return handler._replace(unary_stream=_in_pool(handler.unary_stream, self._answers))
+
+
+def _holds_no_thread(handler: Any) -> bool:
+    return bool(getattr(handler.unary_stream, "experimental_non_blocking", False))
 
 
 def _in_pool(behaviour: Behaviour, pool: ThreadPoolExecutor) -> Behaviour:
@@ -122,11 +136,11 @@ def _in_pool(behaviour: Behaviour, pool: ThreadPoolExecutor) -> Behaviour:
     return pooled
 
 
-class ErrorInterceptor(_Interceptor):
+class ErrorInterceptor(Interceptor):
     """Answers exceptions with statuses."""
 
     def wrap(self, method: str, behaviour: Behaviour) -> Behaviour:
-        """See `_Interceptor.wrap`."""
+        """See `Interceptor.wrap`."""
 
         def answer(request: Any, context: Any) -> Any:
             try:
@@ -139,7 +153,7 @@ class ErrorInterceptor(_Interceptor):
         return answer
 
     def wrap_stream(self, method: str, behaviour: Behaviour) -> Behaviour:
-        """See `_Interceptor.wrap_stream`."""
+        """See `Interceptor.wrap_stream`."""
 
         def answer(request: Any, context: Any) -> Iterator[Any]:
             try:
@@ -152,7 +166,7 @@ class ErrorInterceptor(_Interceptor):
         return answer
 
 
-class ObservingInterceptor(_Interceptor):
+class ObservingInterceptor(Interceptor):
     """Counts, times and logs calls."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -160,7 +174,7 @@ class ObservingInterceptor(_Interceptor):
         self._metrics = metrics
 
     def wrap(self, method: str, behaviour: Behaviour) -> Behaviour:
-        """See `_Interceptor.wrap`."""
+        """See `Interceptor.wrap`."""
         name = method.removeprefix("/")
         observed = self._observer(name)
 
@@ -171,7 +185,7 @@ class ObservingInterceptor(_Interceptor):
         return answer
 
     def wrap_stream(self, method: str, behaviour: Behaviour) -> Behaviour:
-        """See `_Interceptor.wrap_stream`."""
+        """See `Interceptor.wrap_stream`."""
         observed = self._observer(method.removeprefix("/"))
 
         def answer(request: Any, context: Any) -> Iterator[Any]:
@@ -260,6 +274,8 @@ def _info(reason: str, error: Exception) -> Any:
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
     if isinstance(error, UnknownName):
         info.metadata.update(kind=error.kind, name=error.name, nearest=", ".join(error.nearest))
+    if isinstance(error, Unauthenticated):
+        info.reason = error.reason
     return info
 
 
@@ -276,11 +292,16 @@ def _message(error: MemplanError) -> str:
 def _details(error: MemplanError) -> list[Message]:
     if isinstance(error, InvalidJob):
         return [_bad_request(error.violations)]
+    details: list[Message] = []
+    if isinstance(error, QuotaExceeded):
+        failure = error_details_pb2.QuotaFailure()
+        failure.violations.add(subject=f"{error.tenant}/{error.quota}", description=str(error))
+        details.append(failure)
     if isinstance(error, LimitExceeded) and error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(error.retry_after_s * 1e9))
-        return [retry]
-    return []
+        details.append(retry)
+    return details
 
 
 def _bad_request(violations: Sequence[Violation]) -> Any:

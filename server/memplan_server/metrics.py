@@ -2,7 +2,7 @@
 
 One `Metrics` a server object, with a registry of its own, so that several servers live in one
 process. Names, units and labels follow the Prometheus conventions; labels come from closed sets
-(methods, codes, GPU types of the catalog), never from what a request says.
+(methods, codes, GPU types of the catalog, tenants of the file), never from what a request says.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Metrics:
         self._of_requests(self.registry)
         self._of_workers(self.registry)
         self._of_profiles(self.registry)
+        self._of_tenants(self.registry)
         build = Info(
             "memplan_build",
             "Versions this server was built from, and the machine it is on.",
@@ -178,6 +179,28 @@ class Metrics:
             "Estimated by measured peak reserved bytes, by GPU type.",
             ["gpu_type"],
             buckets=RATIOS,
+            registry=registry,
+        )
+
+    def _of_tenants(self, registry: CollectorRegistry) -> None:
+        """Those in the file of tenants, and no others."""
+        self.tenant_requests = Counter(
+            "memplan_tenant_requests_total",
+            "Calls let in, by tenant.",
+            ["tenant"],
+            registry=registry,
+        )
+        self.tenant_refusals = Counter(
+            "memplan_tenant_refusals_total",
+            "Calls and measurements refused, by tenant and quota (requests_per_minute, "
+            "concurrent_requests, measuring_seconds_per_hour).",
+            ["tenant", "quota"],
+            registry=registry,
+        )
+        self.tenant_measuring_seconds = Counter(
+            "memplan_tenant_measuring_seconds_total",
+            "Time for which jobs were measured, by tenant.",
+            ["tenant"],
             registry=registry,
         )
 

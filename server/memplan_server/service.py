@@ -71,12 +71,14 @@ class PlannerService:
         max_concurrent_calls: int,
         call_time_limit_s: float,
         max_concurrent_profiles: int = 32,
+        caller: Callable[[Any], str] | None = None,
     ) -> None:
         """At most `max_concurrent_calls` are worked on at once, each for `call_time_limit_s` at
         most; kept answers do not count. Profiles are counted apart, waiting ones included.
-        `knowledge_version` changes with what was
-        measured and learned."""
+        `knowledge_version` changes with what was measured and learned. `caller` names who makes a
+        call with a grpc.ServicerContext: profiles are fair between callers. Default: the host."""
         self._planner = planner
+        self._caller = caller or _host
         self._free_for_profiles = threading.BoundedSemaphore(max_concurrent_profiles)
         self._metrics = metrics
         self._knowledge_version = knowledge_version
@@ -154,7 +156,7 @@ class PlannerService:
         assert request.measurement_budget is not None
         longest_s = self._call_time_limit_s + request.measurement_budget.total_seconds()
         call = _call(context, longest_s)
-        response = self._planner.plan_job(request, call, peer=_host(context.peer()))
+        response = self._planner.plan_job(request, call, peer=self._caller(context))
         return self._answer(request, response, lasting=False)
 
     def _answer(self, request: object, response: object, *, lasting: bool = True) -> _Answer:
@@ -184,7 +186,7 @@ class PlannerService:
             request = _request(planner_pb2.ProfileMemoryRequest, data)
             forwarded = any(key == FORWARDED for key, _ in context.invocation_metadata())
             events = self._planner.profile_memory(
-                request, call, peer=_host(context.peer()), forwarded=forwarded
+                request, call, peer=self._caller(context), forwarded=forwarded
             )
             for event in events:
                 yield to_proto(event).SerializeToString()
@@ -231,7 +233,8 @@ def _request(message_class: type[Message], data: bytes) -> Any:
     return request
 
 
-def _host(peer: str) -> str:
+def _host(context: Any) -> str:
     """`ipv4:10.0.0.7:4242` without the port, which differs from connection to connection."""
+    peer: str = context.peer()
     kind, _, address = peer.partition(":")
     return address.rpartition(":")[0] if kind in ("ipv4", "ipv6") else peer

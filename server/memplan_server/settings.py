@@ -49,6 +49,11 @@ def seconds(text: str) -> float:
     return value
 
 
+def pause(text: str) -> float:
+    """A number of seconds, which may be none."""
+    return 0.0 if text.strip() == "0" else seconds(text)
+
+
 def count(text: str, most: int = 10_000) -> int:
     """A whole number of at least 1."""
     if not text.isdecimal() or not 1 <= int(text) <= most:
@@ -195,6 +200,10 @@ class Settings:
             Path, "Authorities for the certificates of profilers, PEM.", "profilers without TLS"
         ),
     )
+    profiler_token_file: Path | None = field(
+        default=None,
+        metadata=about(Path, "Token to show to profilers; read again when it changes.", "no token"),
+    )
     profile_queue_length: int = field(
         default=16, metadata=about(count, "Profiles that may wait; more are told to try again.")
     )
@@ -219,6 +228,15 @@ class Settings:
     profiles_kept: int = field(
         default=10_000, metadata=about(large_count, "Profiles that are stored; the oldest leave.")
     )
+    shutdown_delay: float = field(
+        default=0.0,
+        metadata=about(
+            pause,
+            "Time from SIGTERM, when health checks begin to fail, until calls are taken no more: "
+            "what a load balancer needs to notice.",
+            "0",
+        ),
+    )
     drain_time: float = field(
         default=30.0,
         metadata=about(seconds, "Time that calls under way get to finish on SIGTERM.", "30"),
@@ -236,6 +254,14 @@ class Settings:
             Path, "Authorities one of which clients must show a certificate of.", "none"
         ),
     )
+    tenants: Path | None = field(
+        default=None,
+        metadata=about(
+            Path,
+            "File of those who may ask, TOML, their tokens and quotas; read again when it changes.",
+            "anybody, without limits",
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=about(
@@ -249,6 +275,8 @@ class Settings:
             raise SettingsError("--tls-cert and --tls-key belong together: give both or neither.")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise SettingsError("--tls-client-ca needs --tls-cert and --tls-key.")
+        if self.profiler_token_file is not None and not self.profiler:
+            raise SettingsError("--profiler-token-file needs --profiler.")
         if self.profile_store_url is not None and find_spec("psycopg") is None:
             raise SettingsError(
                 "--profile-store-url needs psycopg. Run: pip install 'memplan[postgresql]'"
@@ -292,7 +320,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="memplan-server",
         description="Answers how much GPU memory a training job takes, over gRPC.",
         epilog="Every flag has an environment variable: --data-dir is MEMPLAN_DATA_DIR. "
-        "`memplan-server compare --help`: run a job on this machine's GPU and compare.",
+        "`memplan-server compare --help`: run a job on this machine's GPU and compare. "
+        "`memplan-server token --help`: make a token for a tenant.",
         argument_default=argparse.SUPPRESS,
     )
     for spec in fields(Settings):

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+import memplan.fakes
 from memplan.types import GpuType, TrainingJob
 from memplan_server.caches import LruCache
 from memplan_server.calls import Call
@@ -37,7 +38,8 @@ __all__ = ["CallTimelines", "TimelineCache", "estimation_version", "simulation_v
 
 log = logging.getLogger(__name__)
 
-LIBRARIES = ("torch", "torchvision", "timm", "transformers")
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "diffusers")
+FAKES = Path(memplan.fakes.__file__).parent
 SIMULATION_CODE = ("gpus/libraries.py", "models", "simulate", "timeline.py", "training")
 REPLAY_CODE = (
     "allocator",
@@ -235,10 +237,9 @@ def _code_version(names: Iterable[str]) -> str:
     for library in LIBRARIES:
         sha.update(f"{library} {_version(library)}\n".encode())
     root = Path(__file__).parent
-    for name in names:
-        path = root / name
+    for path in (FAKES, *(root / name for name in names)):
         for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            sha.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+            sha.update(f"{file.relative_to(path.parent)}\n".encode() + file.read_bytes())
     return sha.hexdigest()
 
 

@@ -203,6 +203,9 @@ MODULES: dict[str, nn.Module] = {
     ),
     "pairs of samples": Of(lambda m, x: m.a(x) @ m.a(x).T, a=linear()),
     "halves of a batch": Of(lambda m, x: torch.mul(*m.a(x).split(x.shape[0] // 2)), a=linear()),
+    "another way for large batches": Of(
+        lambda m, x: m.a(x if x.shape[0] < 64 else x.clone()), a=linear()
+    ),
     "a loop over samples": Of(
         lambda m, x: torch.stack([m.a(x[i]) for i in range(x.shape[0])]), a=linear()
     ),
@@ -216,6 +219,7 @@ FAILURES: dict[str, tuple[nn.Module, str]] = {
         Of(lambda m, x: m.a(x) + torch.zeros(8, device="cuda"), a=linear()),
         "device=x.device",
     ),
+    "unlike types": (Of(lambda m, x: m.a(x.double()), a=linear()), "float64 and float32"),
     "no output": (Of(lambda m, x: None, a=linear()), "give a loss"),
 }
 """Modules that cannot be captured, and a part of what is said."""

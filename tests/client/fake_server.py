@@ -237,7 +237,11 @@ class FakePlanner:
     )
     requests: list[Any] = field(default_factory=list)
     seconds_left: list[float] = field(default_factory=list)
+    callers: list[str] = field(default_factory=list)
+    """The name in the certificate of who called, and the token that came; empty where none did."""
+    tokens: list[str] = field(default_factory=list)
     target: str = ""
+    health: health.HealthServicer = field(default_factory=health.HealthServicer)
 
     def fail(self, method: str, code: Any, *details: Message, message: str = "told so") -> None:
         """Let a method fail from now on."""
@@ -257,6 +261,8 @@ class FakePlanner:
         request = from_proto(message)
         self.requests.append(request)
         self.seconds_left.append(context.time_remaining())
+        self.callers += [n.decode() for n in context.auth_context().get("x509_common_name", [b""])]
+        self.tokens.append(dict(context.invocation_metadata()).get("authorization", ""))
         if method == "ProfileMemory":
             return self._stream(request, context)
         try:
@@ -283,19 +289,22 @@ class FakePlanner:
 
 
 @contextmanager
-def serving(planner: FakePlanner, *, credentials: Any = None) -> Iterator[FakePlanner]:
-    """The planner behind a real server on a free port of this host."""
-    server = grpc.server(ThreadPoolExecutor(4))
+def serving(
+    planner: FakePlanner, *, credentials: Any = None, address: str = "127.0.0.1:0"
+) -> Iterator[FakePlanner]:
+    """The planner behind a real server, on a free port of this host where no other is named."""
+    pings = (("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),)
+    server = grpc.server(ThreadPoolExecutor(4), options=pings)
     planner_pb2_grpc.add_MemoryPlannerServicer_to_server(planner, server)
-    healthy = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(planner.health, server)
+    planner.health.set("", health_pb2.HealthCheckResponse.SERVING)
     if credentials is None:
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(address)
     else:
         port = server.add_secure_port("localhost:0", credentials)
     server.start()
-    planner.target = f"{'127.0.0.1' if credentials is None else 'localhost'}:{port}"
+    host = address.partition(":")[0] if credentials is None else "localhost"
+    planner.target = f"{host}:{port}"
     try:
         yield planner
     finally:

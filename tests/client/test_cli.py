@@ -185,6 +185,10 @@ class TestExitCodes:
             "plan a/b --timeout 0",
             "plan -f missing.yaml",
             "plan a/b --tls-key missing.pem",
+            "gpus --token-file README.md",
+            "gpus --retries 5",
+            "gpus --keepalive 1",
+            "gpus --tls-server-name planner",
             "estimate a/b --gpu a --gpu b",
             "estimate a/b --gpu a:1GiB",
             "accumulate a/b --global-batch-size 4",
@@ -207,6 +211,27 @@ class TestExitCodes:
         assert result.stdout == ""
         assert result.stderr
         assert planner.requests == []
+
+    def test_a_token_by_option_or_variable(
+        self, run: Run, planner: FakePlanner, tmp_path: Path
+    ) -> None:
+        for name in ("one", "two"):
+            (tmp_path / name).write_text(name)
+        variables = {
+            "MEMPLAN_TOKEN_FILE": str(tmp_path / "two"),
+            "MEMPLAN_CLIENT_PLAINTEXT_TOKEN": "true",
+        }
+        lists = f"gpus --server {planner.target},{planner.target}"
+        assert run(f"{lists} --token-file {tmp_path / 'one'} --plaintext-token").exit_code == 0
+        assert run(lists, env=variables).exit_code == 0
+        assert run(f"{lists} --token-file {tmp_path / 'one'}", env=variables).exit_code == 0
+        assert list(dict.fromkeys(planner.tokens)) == ["Bearer one", "Bearer two"]
+        assert planner.tokens[-1] == "Bearer one"
+
+    def test_servers_that_no_name_leads_to(self, run: Run) -> None:
+        result = run("gpus --server no-such-name.invalid:1,no-other.invalid:1")
+        assert result.exit_code == 4
+        assert "no-such-name.invalid" in result.stderr
 
     def test_nobody_listens(self, run: Run) -> None:
         with socket.socket() as taken:

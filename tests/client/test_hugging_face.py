@@ -52,7 +52,7 @@ def test_options_replace_fields_and_labels_become_their_number() -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "no JSON"), ("[]", "no fields"), ("{}", "no model_type")],
+    [("{", "no JSON"), ("[]", "no fields"), ("{}", "neither the model_type")],
 )
 def test_what_is_no_configuration(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "config.json"
@@ -78,12 +78,14 @@ def test_options_of_the_command_line(folder: Path) -> None:
         "attention": "eager",
         "padding": Padding.PADDED,
         "routing": Routing.WORST_CASE,
+        "conditions_are_false": True,
     }
     job = assemble(options).request.job
     assert catalog(job.model).config["attn_implementation"] == "eager"
     assert [(tensor.name, tensor.shape) for tensor in job.inputs] == [("input_ids", (128,))]
     assert job.assumptions.padding is Padding.PADDED
     assert job.assumptions.routing is Routing.WORST_CASE
+    assert job.assumptions.conditions_are_false
 
 
 def test_texts_of_others_name_no_file_to_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+RELEASED = ROOT / "proto/released.json"
 PROTOS = sorted((ROOT / "proto").glob("memplan/v1/*.proto"))
 
 
@@ -26,9 +28,29 @@ def test_stubs_are_fresh(tmp_path: Path) -> None:
     assert not stale, "run `make proto`"
 
 
-def test_buf_lint() -> None:
-    buf = Path(sys.executable).with_name("buf")
-    if not buf.exists():
+def buf(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("buf")
+    if not program.exists():
         pytest.skip("buf is not installed: pip install buf-bin")
-    result = subprocess.run([buf, "lint"], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [program, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_buf_lint() -> None:
+    result = buf("lint")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_nothing_released_is_broken() -> None:
+    result = buf("breaking", "--against", str(RELEASED))
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_retyped_field_would_be_noticed(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "proto", tmp_path / "proto")
+    shutil.copy(ROOT / "buf.yaml", tmp_path)
+    job = tmp_path / "proto/memplan/v1/job.proto"
+    job.write_text(job.read_text().replace("int64 micro_batch_size =", "int32 micro_batch_size ="))
+    result = buf("breaking", str(tmp_path), "--against", str(RELEASED))
+    assert result.returncode != 0
+    assert "micro_batch_size" in result.stdout

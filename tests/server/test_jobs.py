@@ -86,7 +86,10 @@ def test_what_is_given_stays() -> None:
         precision=Precision.BF16,
         memory_format=MemoryFormat.CHANNELS_LAST,
         assumptions=Assumptions(
-            routing=Routing.WORST_CASE, padding=Padding.PADDED, images_per_sample=3
+            routing=Routing.WORST_CASE,
+            padding=Padding.PADDED,
+            images_per_sample=3,
+            conditions_are_false=True,
         ),
     )
     assert normalize(given) == given

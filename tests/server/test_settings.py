@@ -30,12 +30,15 @@ VALUES = {
     "profile_memory_limit": ("4GiB", 4 << 30),
     "profile_store_url": ("postgres://me:pw@host/db", "postgresql://me:pw@host/db"),
     "profiles_kept": ("100000", 100_000),
+    "shutdown_delay": ("2.5", 2.5),
     "drain_time": ("5", 5.0),
     "log_level": ("DEBUG", "debug"),
     "log_format": ("json", "json"),
 }
 FILES = {
     "profiler_ca": "profilers.pem",
+    "profiler_token_file": "token",
+    "tenants": "tenants.toml",
     "tls_cert": "cert.pem",
     "tls_key": "key.pem",
     "tls_client_ca": "ca.pem",
@@ -91,6 +94,7 @@ def test_a_truth_needs_no_value_as_a_flag() -> None:
         ("--profile-store-url", "mysql://host/db"),
         ("--profile-store-url", "host"),
         ("--profiles-kept", "0"),
+        ("--shutdown-delay", "-1"),
         ("--prestart-workers", "maybe"),
         ("--log-level", "loud"),
     ],
@@ -134,6 +138,15 @@ def test_a_variable_that_kubernetes_sets_is_recognised() -> None:
 def test_tls_files_belong_together(flags: list[str]) -> None:
     with pytest.raises(SettingsError, match="--tls-cert and --tls-key"):
         Settings.parse(flags, {})
+
+
+def test_no_delay_is_a_delay() -> None:
+    assert Settings.parse(["--shutdown-delay=0"], {}) == Settings()
+
+
+def test_a_token_for_profilers_needs_profilers() -> None:
+    with pytest.raises(SettingsError, match="--profiler-token-file needs --profiler"):
+        Settings.parse(["--profiler-token-file=token"], {})
 
 
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@
 Importing this package imports torch, so it is imported when first used.
 """
 
-from memplan.capturing.capture import capture
+from memplan.capturing.modules import capture
 from memplan.capturing.optimizers import describe_optimizer
 from memplan.capturing.training import capture_job
 

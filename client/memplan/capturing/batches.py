@@ -73,6 +73,8 @@ class Batch:
     """How to make (args, kwargs, targets) of the leaves."""
     batch_size: int
     """How many samples the example holds."""
+    is_described: bool
+    """Whether it has no example: inputs are described by an InputTensor, for one sample."""
 
     @classmethod
     def of(
@@ -84,12 +86,17 @@ class Batch:
         batch_dim: BatchDim,
         batch_size: int | None,
         forward: Any,
+        floating: torch.dtype = torch.float32,
     ) -> Batch:
-        """Read example inputs. Raises `CaptureError`."""
+        """Read example inputs; `floating` is the type of those that name none.
+
+        Raises `CaptureError`.
+        """
         named = _names(args, kwargs, targets, forward)
-        args, kwargs, targets = pytree.tree_map(_empty, (tuple(args), dict(kwargs), tuple(targets)))
-        leaves, spec = pytree.tree_flatten((args, kwargs, targets))
-        return _Reader(batch_dim, batch_size).read(leaves, spec, named)
+        leaves, spec = pytree.tree_flatten((tuple(args), dict(kwargs), tuple(targets)))
+        described = batch_size is None and any(isinstance(leaf, InputTensor) for leaf in leaves)
+        leaves = [_empty(leaf, floating) for leaf in leaves]
+        return _Reader(batch_dim, batch_size).read(leaves, spec, named, is_described=described)
 
     def fakes(self, batch_size: int) -> list[torch.Tensor]:
         """Tensors for a batch of this size; called within a fake tensor mode."""
@@ -108,13 +115,13 @@ class _Slot:
     index: int
 
 
-def _empty(leaf: Any) -> Any:
+def _empty(leaf: Any, floating: torch.dtype) -> Any:
     """An InputTensor as a tensor without data."""
     if not isinstance(leaf, InputTensor):
         return leaf
-    name = "float32" if leaf.dtype is DataType.UNSPECIFIED else leaf.dtype.value
-    shape = (_BATCH_OF_SPECS, *leaf.shape)
-    return torch.empty(shape, dtype=getattr(torch, name), device="meta")
+    unsaid = leaf.dtype is DataType.UNSPECIFIED
+    dtype = floating if unsaid else getattr(torch, leaf.dtype.value)
+    return torch.empty((_BATCH_OF_SPECS, *leaf.shape), dtype=dtype, device="meta")
 
 
 def _names(
@@ -145,7 +152,14 @@ class _Reader:
         self._tensors: list[BatchTensor] = []
         self._known: dict[int, _Slot] = {}
 
-    def read(self, leaves: Sequence[Any], spec: Any, named: Sequence[tuple[str, bool]]) -> Batch:
+    def read(
+        self,
+        leaves: Sequence[Any],
+        spec: Any,
+        named: Sequence[tuple[str, bool]],
+        *,
+        is_described: bool,
+    ) -> Batch:
         found: list[Any] = []
         for leaf, (name, is_target) in zip(leaves, named, strict=True):
             if not isinstance(leaf, torch.Tensor):
@@ -156,12 +170,15 @@ class _Reader:
                 self._tensors.append(self._tensor(leaf, name, is_target))
             found.append(self._known[id(leaf)])
         if not self._tensors:
-            raise CaptureError("There is no tensor among the example inputs.")
+            raise CaptureError(
+                "There is no tensor among the example inputs: give tensors, or memplan.InputTensor."
+            )
         return Batch(
             tensors=tuple(self._tensors),
             leaves=tuple(found),
             spec=spec,
             batch_size=self._batch_size or 1,
+            is_described=is_described,
         )
 
     def _tensor(self, tensor: torch.Tensor, name: str, is_target: bool) -> BatchTensor:
@@ -181,6 +198,8 @@ class _Reader:
 
     def _size(self, size: int, name: str, chosen: bool) -> tuple[int, int]:
         """(fixed, per sample). The first batch dimension gives the batch size."""
+        if not size and not self._batch_size:
+            raise CaptureError(f"The batch of {name} is empty: give an example of 2 samples or so.")
         if self._batch_size is None:
             self._batch_size = size
         if size == self._batch_size:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import linecache
 import logging
 import re
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -18,14 +16,14 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from memplan.capturing.batches import Batch
 from memplan.capturing.lives import lives_noted
+from memplan.capturing.locating import line_of_error, module_of_error
 from memplan.capturing.pretending import as_in_training
 from memplan.capturing.wrapping import Step
 from memplan.errors import CaptureError
+from memplan.fakes import modes
 
 __all__ = ["export", "new_mode"]
 
-_TORCH = str(Path(torch.__file__).parent)
-_OURS = str(Path(__file__).parent)
 _VALUE = re.compile(r"data-dependent|Could not guard on|unbacked|_local_scalar_dense|u\d+ \(")
 _REMEDIES = (
     (
@@ -64,8 +62,10 @@ def export(
     tensors: Sequence[torch.Tensor],
     *,
     dynamic: bool,
+    conditions: bool,
 ) -> ExportedProgram:
-    """The step's operators. `dynamic`: for every batch size.
+    """The step's operators. `dynamic`: for every batch size; `conditions`: what those read from
+    tensors are taken to be.
 
     Not strictly: the code is run, and everything is seen that it does in training.
 
@@ -76,14 +76,24 @@ def export(
         for sizes in (list(enumerate(t.shape)) for t in batch.tensors)
     )
     try:
-        with _quiet(), lives_noted(), as_in_training(step.returned.assume):
+        pretending = as_in_training(step.returned.assume, conditions=conditions)
+        values = contextlib.nullcontext() if dynamic else modes.followed(step.returned.assume)
+        with _quiet(), lives_noted(), _uncompiled(), pretending, values:
             return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=False)
     except CaptureError as error:
         if error.location:
             raise
-        raise CaptureError(error.message, location=_location(error)) from error.__cause__
+        raise CaptureError(error.message, location=line_of_error(error)) from error.__cause__
     except Exception as error:  # whatever the module's code and torch.export raise
-        raise _explained(error) from error
+        raise _explained(error, step) from error
+
+
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
+    """What torch.compile compiled is called as it was before."""
+    config: Any = torch._dynamo.config
+    with config.patch(error_on_nested_fx_trace=False):
+        yield
 
 
 @contextlib.contextmanager
@@ -100,9 +110,10 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _explained(error: Exception) -> CaptureError:
+def _explained(error: Exception, step: Step) -> CaptureError:
     """What went wrong, the line where, and what to do about it."""
-    text, location = str(error).strip() or type(error).__name__, _location(error)
+    text = str(error).strip() or type(error).__name__
+    location = line_of_error(error) or module_of_error(error, step.module)
     line = next(filter(None, (part.strip() for part in text.splitlines())), "")
     about = f"{text}\n{location}"
     remedy = next((said for pattern, said in _REMEDIES if pattern.search(about)), "")
@@ -110,18 +121,3 @@ def _explained(error: Exception) -> CaptureError:
     if remedy:
         said = f"The module cannot be captured: {remedy} ({line[:300].rstrip('.')})"
     return CaptureError(f"{said}.", location=location)
-
-
-def _location(error: BaseException) -> str:
-    """The innermost line outside PyTorch and memplan that the error came through."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_TORCH, _OURS, "<"))
-        and "/contextlib.py" not in frame.filename
-    ]
-    if not frames:
-        return ""
-    frame = frames[-1]
-    code = linecache.getline(frame.filename, frame.lineno or 0).strip()
-    return f"{frame.filename}:{frame.lineno} in {frame.name}, `{code}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from torch import nn
 from memplan.capturing.batches import data_type
 from memplan.types import GraphModule, GraphTensor, GraphTensorKind
 
-__all__ = ["Held", "holdings"]
+__all__ = ["Held", "floating_type", "holdings"]
 
 
 @dataclass
@@ -55,6 +56,15 @@ def holdings(module: nn.Module, groups: Mapping[int, int]) -> Held:
         for tensor, further in zip(held.tensors, names, strict=True)
     ]
     return held
+
+
+def floating_type(module: nn.Module) -> torch.dtype:
+    """The type that most of the module's numbers have; float32 where it has none."""
+    sizes = Counter({torch.float32: 0})
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            sizes[parameter.dtype] += parameter.numel()
+    return max(sizes, key=sizes.__getitem__)
 
 
 def _described(

@@ -8,20 +8,20 @@ assumed; each assumption is stated.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch._decomp import meta_table
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import checkpoint
+from torch.utils._python_dispatch import _disable_current_modes
 
 from memplan.errors import CaptureError
+from memplan.fakes import known
+from memplan.fakes.hardware import as_on_hardware, grouped_mm, replaced
 
-__all__ = ["CHECKPOINTS", "CONDITIONS", "FUNCTIONS", "NUMBERS", "as_in_training"]
-
-CONDITIONS = "conditions read from tensors (`mask.all()`, `bool(tensor)`) are true"
-NUMBERS = "numbers read from tensors (`tensor.item()`) are 1"
+__all__ = ["CHECKPOINTS", "FUNCTIONS", "as_in_training"]
 
 FUNCTIONS = (
     "custom autograd functions are captured as the operators of their forward: what they keep for "
@@ -44,21 +44,46 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 
 
 @contextlib.contextmanager
-def as_in_training(assume: Callable[[str], None]) -> Iterator[None]:
-    """Answer questions as in training; `assume` is told of each assumption that is made."""
+def as_in_training(assume: Callable[[str], None], *, conditions: bool = True) -> Iterator[None]:
+    """Answer questions as in training; `assume` is told of each assumption that is made.
+
+    conditions: what conditions read from tensors are taken to be.
+    """
     with contextlib.ExitStack() as stack:
         for name in ("is_compiling", "is_exporting", "is_dynamo_compiling"):
-            stack.enter_context(_replaced(torch.compiler, name, _never))
-        module = sys.modules.get("transformers.utils.import_utils")
-        stack.enter_context(_replaced(module, "is_fake_tensor", _never))
+            stack.enter_context(replaced(torch.compiler, name, _never))
+        stack.enter_context(as_on_hardware())
+        stack.enter_context(_any_grouped_mm())
         for name, kind in _READERS.items():
             original = getattr(torch.Tensor, name)
-            stack.enter_context(_replaced(torch.Tensor, name, _reader(original, kind, assume)))
+            reader = _reader(original, kind, conditions, assume)
+            stack.enter_context(replaced(torch.Tensor, name, reader))
         for name in _TO_NUMPY:
-            stack.enter_context(_replaced(torch.Tensor, name, _to_numpy))
-            stack.enter_context(_replaced(FakeTensor, name, _to_numpy))
+            for holder in (torch.Tensor, FakeTensor):
+                outside = _outside(getattr(holder, name), assume)
+                stack.enter_context(replaced(holder, name, outside))
         stack.enter_context(_without_functions_of_its_own(assume))
         yield
+
+
+@contextlib.contextmanager
+def _any_grouped_mm() -> Iterator[None]:
+    """Grouped matrix products of every number format have a shape."""
+    operator = torch.ops.aten._grouped_mm.default
+    tables: tuple[tuple[dict[Any, Any], Any], ...] = (
+        (meta_table, operator),
+        (operator.py_kernels, torch._C.DispatchKey.Meta),
+    )
+    originals = [table[key] for table, key in tables]
+    for table, key in tables:
+        table[key] = grouped_mm
+    operator._dispatch_cache.clear()
+    try:
+        yield
+    finally:
+        for (table, key), original in zip(tables, originals, strict=True):
+            table[key] = original
+        operator._dispatch_cache.clear()
 
 
 @contextlib.contextmanager
@@ -81,18 +106,34 @@ def _without_functions_of_its_own(assume: Callable[[str], None]) -> Iterator[Non
         yield
 
     with (
-        _replaced(torch.autograd.Function, "apply", classmethod(apply)),
-        _replaced(checkpoint, "CheckpointFunction", Kept),
-        _replaced(checkpoint, "_checkpoint_without_reentrant_generator", kept),
+        replaced(torch.autograd.Function, "apply", classmethod(apply)),
+        replaced(checkpoint, "CheckpointFunction", Kept),
+        replaced(checkpoint, "_checkpoint_without_reentrant_generator", kept),
     ):
         yield
 
 
-def _to_numpy(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    raise CaptureError(
-        "The module cannot be captured: it leaves PyTorch for NumPy or Python. Compute with "
-        "tensors instead."
-    )
+def _outside(original: Callable[..., Any], assume: Callable[[str], None]) -> Callable[..., Any]:
+    def convert(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        values = _stated(tensor, assume)
+        if values is None:
+            raise CaptureError(
+                "The module cannot be captured: it leaves PyTorch for NumPy or Python. Compute "
+                "with tensors instead."
+            )
+        with _disable_current_modes():
+            return original(values, *args, **kwargs)
+
+    return convert
+
+
+def _stated(tensor: torch.Tensor, assume: Callable[[str], None]) -> torch.Tensor | None:
+    """The tensor's values where they are known; what they rest on is stated."""
+    values = known.value_of(tensor)
+    if values is not None:
+        for sentence in known.known_of(tensor).assumptions:  # type: ignore[union-attr]
+            assume(sentence)
+    return values
 
 
 def _never(*args: object) -> bool:
@@ -100,35 +141,24 @@ def _never(*args: object) -> bool:
 
 
 def _reader(
-    original: Callable[..., Any], kind: Callable[[Any], Any], assume: Callable[[str], None]
+    original: Callable[..., Any],
+    kind: Callable[[Any], Any],
+    conditions: bool,
+    assume: Callable[[str], None],
 ) -> Callable[[torch.Tensor], Any]:
     def read(tensor: torch.Tensor) -> Any:
         if not isinstance(tensor, FakeTensor) or tensor.constant is not None:
             return original(tensor)
         if tensor.numel() != 1:
             return original(tensor)
+        values = _stated(tensor, assume)
+        if values is not None:
+            with _disable_current_modes():
+                return original(values)
         if tensor.dtype == torch.bool:
-            assume(CONDITIONS)
-            return kind(True)
-        assume(NUMBERS)
+            assume(known.CONDITIONS[conditions])
+            return kind(conditions)
+        assume(known.NUMBERS)
         return kind(1.0 if tensor.is_floating_point() else 1)
 
     return read
-
-
-@contextlib.contextmanager
-def _replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute has another value for a while, where it is there."""
-    if holder is None or not hasattr(holder, name):
-        yield
-        return
-    inherited = object()
-    original = vars(holder).get(name, inherited)
-    setattr(holder, name, value)
-    try:
-        yield
-    finally:
-        if original is inherited:
-            delattr(holder, name)
-        else:
-            setattr(holder, name, original)

@@ -91,8 +91,20 @@ class _Held:
             now.clear()
             now.update(then)  # type: ignore[arg-type]
         for container, content in self._contents:
-            container.clear()
-            container.extend(content) if isinstance(container, list) else container.update(content)
+            if _changed(container, content):  # containers that cannot be changed are not touched
+                container.clear()
+                put_back = container.extend if isinstance(container, list) else container.update
+                put_back(content)
+
+
+def _changed(container: Any, before: Any) -> bool:
+    """Whether it holds other objects than before."""
+    if isinstance(container, set):
+        return set(map(id, container)) != set(map(id, before))
+    now, then = (
+        [*c.keys(), *c.values()] if isinstance(c, dict) else c for c in (container, before)
+    )
+    return [*map(id, now)] != [*map(id, then)]
 
 
 def _mapped(value: Any, replacement: Callable[..., torch.Tensor], depth: int) -> Any:

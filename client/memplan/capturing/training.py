@@ -8,15 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from memplan.capturing.accepting import accepted
 from memplan.capturing.batches import BatchDim
-from memplan.capturing.capture import captured
+from memplan.capturing.holdings import floating_type
+from memplan.capturing.modules import captured
 from memplan.capturing.optimizers import describe_optimizer, strangers
 from memplan.capturing.wrapping import LossFunction
 from memplan.errors import CaptureError
 from memplan.types import (
     AllocatorSettings,
+    Assumptions,
     Loss,
     Model,
+    Optimizer,
     Precision,
     TrainingJob,
     TrainingLoop,
@@ -24,19 +28,21 @@ from memplan.types import (
 
 __all__ = ["capture_job"]
 
+_AUTOCAST = (Precision.AMP_BF16, Precision.AMP_FP16)
 _HALF = {torch.bfloat16: Precision.BF16, torch.float16: Precision.FP16}
 
 
 def capture_job(
     module: nn.Module,
     inputs: Any,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Optimizer,
     *,
     kwargs: Mapping[str, Any] | None = None,
     loss: LossFunction | Loss | None = None,
     targets: Any = (),
     batch_dim: BatchDim = 0,
     batch_size: int | None = None,
+    assumptions: Assumptions | None = None,
     micro_batch_size: int = 0,
     precision: Precision = Precision.UNSPECIFIED,
     loop: TrainingLoop | None = None,
@@ -48,19 +54,21 @@ def capture_job(
         job = memplan.capture_job(model, x, torch.optim.AdamW(model.parameters()), targets=y,
                                   loss=F.cross_entropy, precision=memplan.Precision.AMP_BF16)
 
-    micro_batch_size: default: what the example inputs hold.
+    optimizer: the one that trains it, or a `memplan.Optimizer` that describes one.
+    micro_batch_size: default: what the example inputs hold; inputs that are described hold none.
     precision: default: the number format of the module's parameters.
     state_count: for an optimizer that memplan does not know; see `describe_optimizer`.
 
     Raises `CaptureError`.
     """
-    described = describe_optimizer(optimizer, state_count=state_count)
-    count = strangers(optimizer, module.parameters())
-    if count:
-        raise CaptureError(
-            f"The optimizer has {count} parameters that the module does not have: make it from "
-            "module.parameters(), after the module is moved or converted."
-        )
+    inner, _ = accepted(module)
+    if isinstance(optimizer, Optimizer):
+        described, real = optimizer, None
+    else:
+        described, real = describe_optimizer(optimizer, state_count=state_count), optimizer
+        _check_parameters(optimizer, inner)
+    if precision is Precision.UNSPECIFIED:
+        precision = _HALF.get(floating_type(inner), Precision.FP32)
     graph, samples = captured(
         module,
         inputs,
@@ -69,24 +77,27 @@ def capture_job(
         targets=targets,
         batch_dim=batch_dim,
         batch_size=batch_size,
-        optimizer=optimizer,
+        assumptions=assumptions,
+        optimizer=real,
+        autocast=precision in _AUTOCAST,
     )
     return TrainingJob(
         model=Model(graph=graph),
         loss=loss if isinstance(loss, Loss) else Loss.UNSPECIFIED,
         optimizer=described,
-        precision=_precision(module) if precision is Precision.UNSPECIFIED else precision,
+        precision=precision,
         loop=loop or TrainingLoop(),
         allocator=allocator or AllocatorSettings(),
+        assumptions=assumptions or Assumptions(),
         micro_batch_size=micro_batch_size or samples,
         cudnn_benchmark=torch.backends.cudnn.benchmark,
     )
 
 
-def _precision(module: nn.Module) -> Precision:
-    """BF16 or FP16 where most of the module is in that format."""
-    sizes: dict[Precision, int] = {}
-    for parameter in module.parameters():
-        precision = _HALF.get(parameter.dtype, Precision.FP32)
-        sizes[precision] = sizes.get(precision, 0) + parameter.numel()
-    return max(sizes, key=sizes.__getitem__, default=Precision.FP32)
+def _check_parameters(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+    count = strangers(optimizer, module.parameters())
+    if count:
+        raise CaptureError(
+            f"The optimizer has {count} parameters that the module does not have: make it from "
+            "module.parameters(), after the module is moved or converted."
+        )

@@ -16,6 +16,7 @@ from torch.export.graph_signature import InputKind
 from memplan.capturing.batches import Batch, data_type
 from memplan.capturing.holdings import Held
 from memplan.capturing.lives import Life, life_of
+from memplan.capturing.locating import line_of
 from memplan.capturing.sizes import Sizes
 from memplan.errors import CaptureError
 from memplan.types import (
@@ -48,6 +49,8 @@ _NO_MEMORY = (
 """Checks that take no memory and give nothing."""
 _PREFIX = "module."
 _LARGEST_BATCH = 2**24
+_MANY = 10
+"""Where code does something else above a batch size, that of at least so many is taken for all."""
 _TO_THE_END = 2**63 - 1
 """The end of a slice that names none."""
 
@@ -65,6 +68,8 @@ class Written:
     contexts: dict[GraphContext, int] = field(default_factory=dict)
     results: list[int] = field(default_factory=list)
     """Values that the program returns."""
+    largest_batch_size: int = 0
+    """Above it the code does something else; 0: it does not."""
 
 
 def write(program: ExportedProgram, batch: Batch, held: Held, *, dynamic: bool) -> Written:
@@ -86,9 +91,9 @@ def write(program: ExportedProgram, batch: Batch, held: Held, *, dynamic: bool) 
             inputs += 1
         else:
             bindings[node] = _Value(held.by_name[_stripped(spec.target)])
-    _check_ranges(program, symbols)
     writer = _Writer(held, Sizes(symbols), first_input + inputs)
     written = writer.written
+    written.largest_batch_size = _largest_batch_size(program, symbols)
     outputs = writer.run(program.graph_module, bindings, GraphContext())
     if not all(isinstance(value, _Value) for value in outputs):
         raise CaptureError("The module returns a tensor that PyTorch did not compute.")
@@ -142,13 +147,19 @@ def _note_symbols(
             symbols.setdefault(expression, per_sample)
 
 
-def _check_ranges(program: ExportedProgram, symbols: Mapping[Any, int]) -> None:
-    """The program must hold for large and small batches: code may ask how large they are."""
+def _largest_batch_size(program: ExportedProgram, symbols: Mapping[Any, int]) -> int:
+    """The largest that the program holds for, 0 for all: code may ask how large a batch is.
+
+    Raises `UnreadableSizeError` for one that holds for few batch sizes.
+    """
+    largest = _LARGEST_BATCH
     for symbol, allowed in program.range_constraints.items():
         per_sample = symbols.get(symbol, 1)
-        smallest, largest = 2 * per_sample, _LARGEST_BATCH * per_sample
-        if allowed.lower > smallest or allowed.upper < largest:
+        if allowed.lower > 2 * per_sample or allowed.upper < _MANY * per_sample:
             raise UnreadableSizeError
+        if allowed.upper < largest * per_sample:
+            largest = int(allowed.upper) // per_sample
+    return 0 if largest == _LARGEST_BATCH else largest
 
 
 class _Writer:
@@ -359,10 +370,7 @@ class _Writer:
         return {"integer": size}
 
     def _refused(self, node: fx.Node, why: str) -> CaptureError:
-        lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
-        files = [i for i, line in enumerate(lines) if line.startswith("File ")]
-        where = " ".join(lines[files[-1] : files[-1] + 2]) if files else ""
-        return CaptureError(f"The module cannot be captured: {why}.", location=where)
+        return CaptureError(f"The module cannot be captured: {why}.", location=line_of(node))
 
 
 def _kind(parameter: Any) -> str:

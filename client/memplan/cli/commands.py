@@ -34,7 +34,8 @@ from memplan.wire import to_dict
 
 __all__ = ["cli"]
 
-_PACKAGES = ("memplan", "grpcio", "protobuf", "torch", "torchvision", "timm", "transformers")
+_LIBRARIES = ("torch", "torchvision", "timm", "transformers", "diffusers")
+_PACKAGES = ("memplan", "grpcio", "protobuf", *_LIBRARIES)
 
 
 class _Group(click.Group):

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from memplan.cli import exits
-from memplan.cli.options import Shorthand
+from memplan.cli.options import Shorthand, connection_options
 from memplan.types import GpuTarget
 
 __all__ = ["kueue", "webhook"]
@@ -43,10 +43,7 @@ def _planner_options(prefix: str) -> Callable[[Any], Any]:
             show_envvar=True,
             help="The planner. Default: localhost:50051.",
         ),
-        click.option("--tls", is_flag=True, help="Encrypt the connection to it."),
-        click.option("--tls-ca", default="", help="Authorities to trust, PEM. Implies --tls."),
-        click.option("--tls-cert", default="", help="Client certificate, PEM. Implies --tls."),
-        click.option("--tls-key", default="", help="Key of --tls-cert, PEM."),
+        connection_options,
     ]
 
     def decorate(command: Any) -> Any:
@@ -202,10 +199,10 @@ def kueue(**options: Any) -> int:
 
 def _connected(options: dict[str, Any]) -> Any:
     """The client of the planner."""
+    from memplan.cli.server import connection_arguments
     from memplan.scheduling.planner import connect
 
-    tls = {name: options[name] for name in ("tls", "tls_ca", "tls_cert", "tls_key")}
-    return connect(options["server"], **tls)
+    return connect(options["server"], **connection_arguments(options))
 
 
 def _require(*modules: str) -> None:

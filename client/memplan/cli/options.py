@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from memplan.endpoint import VARIABLES
 from memplan.plain import did_you_mean
 from memplan.shorthand import expand, parse_bytes
 from memplan.types import (
@@ -33,6 +34,7 @@ from memplan.types import (
 from memplan.wire import WireError, from_dict
 
 __all__ = [
+    "connection_options",
     "format_option",
     "gpu_options",
     "job_options",
@@ -166,7 +168,7 @@ _JOB: list[Decorator[Any]] = [
         "--config",
         "config_file",
         type=click.Path(),
-        help="Hugging Face config.json, or its folder, instead of a MODEL.",
+        help="config.json of transformers or diffusers, or its folder, instead of a MODEL.",
     ),
     click.option(
         "--input",
@@ -216,6 +218,11 @@ _JOB: list[Decorator[Any]] = [
     _member("padding", Padding, f"Of sequences: {_choices(Padding)}. Default: none."),
     _member("routing", Routing, f"Of tokens to experts: {_choices(Routing)}. Default: balanced."),
     _number("images-per-sample", int, "N", "Images beside the text of a sample. Default: 1."),
+    _number("boxes-per-image", int, "N", "Objects in an image, for detection. Default: 8."),
+    _flag(
+        "conditions-are-false",
+        "Conditions on values that are not known (`if mask.all():`). Default: they are true.",
+    ),
     click.option("--dry-run", is_flag=True, help="Print the job file for this and do nothing."),
 ]
 
@@ -260,19 +267,64 @@ _PROFILE_FILTER: list[Decorator[Any]] = [
     click.option("--job", "job_digest", metavar="DIGEST", help="Only of the job with this digest."),
 ]
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+def _connection(name: str, field: str, text: str, **how: Any) -> Decorator[Any]:
+    """An option with the variable of a field of `memplan.endpoint.Endpoint`."""
+    return click.option(f"--{name}", envvar=VARIABLES[field], show_envvar=True, help=text, **how)
+
+
+def _connections(file: click.Path) -> list[Decorator[Any]]:
+    """How the server is reached."""
+    return [
+        _connection("tls", "tls", "Encrypt the connection to --server.", is_flag=True),
+        _connection(
+            "tls-ca", "root_certificates", "Authorities to trust, PEM. Implies --tls.", type=file
+        ),
+        _connection(
+            "tls-cert", "client_certificate", "Client certificate, PEM. Implies --tls.", type=file
+        ),
+        _connection("tls-key", "client_key", "Key of --tls-cert, PEM.", type=file),
+        _connection(
+            "tls-server-name",
+            "server_name",
+            "Name that the server's certificate must have.",
+            metavar="NAME",
+        ),
+        _connection("token-file", "token_file", "File with a token that says who asks.", type=file),
+        _connection(
+            "plaintext-token",
+            "plaintext_token",
+            "Send the token without TLS: something else encrypts.",
+            is_flag=True,
+        ),
+        _connection(
+            "keepalive",
+            "keepalive",
+            "Seconds of silence after which to ask whether the server is there. Default: never.",
+            type=float,
+            metavar="SECONDS",
+        ),
+        _connection(
+            "retries",
+            "retries",
+            "How often to try again while no server can be reached, 0 to 4. "
+            "Default: 3; of what answers schedulers, 0.",
+            type=int,
+            metavar="N",
+        ),
+    ]
+
+
 _SERVER: list[Decorator[Any]] = [
     click.option(
         "--server",
-        envvar="MEMPLAN_SERVER",
+        envvar=VARIABLES["target"],
         metavar="HOST:PORT",
         show_envvar=True,
-        help="Server to ask. Default: one started for this command, in this environment.",
+        help="Server to ask; several with commas between them, or any gRPC target, take turns. "
+        "Default: one started for this command, in this environment.",
     ),
-    click.option("--tls", is_flag=True, help="Encrypt the connection to --server."),
-    click.option("--tls-ca", type=_FILE, help="Authorities to trust, PEM. Implies --tls."),
-    click.option("--tls-cert", type=_FILE, help="Client certificate, PEM. Implies --tls."),
-    click.option("--tls-key", type=_FILE, help="Key of --tls-cert, PEM."),
+    *_connections(click.Path(exists=True, dir_okay=False, path_type=Path)),
 ]
 
 
@@ -314,8 +366,10 @@ profile_options = _all(_PROFILE)
 """How to measure."""
 profile_filter_options = _all(_PROFILE_FILTER)
 """Which of the stored profiles."""
+connection_options = _all(_connections(click.Path(dir_okay=False, path_type=Path)))
+"""How the server is reached, for services: a missing file is an error when they start."""
 server_options = _all([_timeout(120), *_SERVER])
-"""Whom to ask."""
+"""Whom to ask, how it is reached, and how long to wait for an answer."""
 profile_server_options = _all([_timeout(3600), *_SERVER])
 """The same for what waits in a queue."""
 _STYLE = click.option(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from memplan import jobfile
-from memplan.cli import factory
+from memplan.cli import factory, own_model
 from memplan.hugging_face import model_from_config
 from memplan.types import CatalogModel, InputTensor, Model, Optimizer, PlanJobRequest
 
@@ -44,6 +44,8 @@ _FIELDS = {
     "padding": "job.assumptions.padding",
     "routing": "job.assumptions.routing",
     "images_per_sample": "job.assumptions.images_per_sample",
+    "boxes_per_image": "job.assumptions.boxes_per_image",
+    "conditions_are_false": "job.assumptions.conditions_are_false",
     "gpus": "gpus",
     "headroom": "headroom_fraction",
     "confidence": "confidence",
@@ -135,7 +137,7 @@ def assemble(options: Mapping[str, Any]) -> Given:
         request = _apply(request, option, at, value)
     model = options.get("model")
     if model is not None and factory.is_factory(model):
-        request = replace(request, job=factory.captured(model, request.job))
+        request = replace(request, job=own_model.captured(model, request.job))
     if request.job.model == Model():
         raise click.UsageError(
             "No model. Name one (`memplan models` lists them), give its --config, or a job file "

@@ -13,7 +13,7 @@ from typing import Any
 from memplan.client import Client
 from memplan.errors import UnavailableError
 
-__all__ = ["connected"]
+__all__ = ["connected", "connection_arguments"]
 
 _SETTINGS = (
     "data_dir",
@@ -24,6 +24,18 @@ _SETTINGS = (
     "profile_store_url",
 )
 """Settings of the server that the embedded one takes from its environment variables."""
+_ARGUMENTS = {
+    "tls": "tls",
+    "tls_ca": "root_certificates",
+    "tls_cert": "client_certificate",
+    "tls_key": "client_key",
+    "tls_server_name": "server_name",
+    "token_file": "token_file",
+    "plaintext_token": "plaintext_token",
+    "keepalive": "keepalive",
+    "retries": "retries",
+}
+"""Arguments of the client by option."""
 _LOG_BYTES = 1 << 20
 
 
@@ -31,18 +43,12 @@ _LOG_BYTES = 1 << 20
 def connected(options: Mapping[str, Any]) -> Iterator[Client]:
     """A client of --server, or of an embedded server that ends with the block.
 
-    Raises UnavailableError where no server is named and none can be started.
+    Raises UnavailableError where no server is named and none can be started, and where files or
+    names of servers cannot be read; ValueError for options that do not go together.
     """
-    files = {
-        "root_certificates": options["tls_ca"],
-        "client_certificate": options["tls_cert"],
-        "client_key": options["tls_key"],
-    }
     with ExitStack() as stack:
         if options["server"]:
-            client = Client(
-                options["server"], timeout=options["timeout"], tls=options["tls"], **files
-            )
+            client = _named(options)
         else:
             port = stack.enter_context(_embedded())
             client = Client(
@@ -51,6 +57,19 @@ def connected(options: Mapping[str, Any]) -> Iterator[Client]:
                 options=[("grpc.enable_http_proxy", 0)],
             )
         yield stack.enter_context(client)
+
+
+def connection_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `options.connection_options`, what `Client` takes besides its target."""
+    return {argument: options[option] for option, argument in _ARGUMENTS.items()}
+
+
+def _named(options: Mapping[str, Any]) -> Client:
+    arguments = connection_arguments(options)
+    try:
+        return Client(options["server"], timeout=options["timeout"], **arguments)
+    except OSError as error:
+        raise UnavailableError(f"{options['server']} cannot be asked: {error}") from error
 
 
 @contextmanager

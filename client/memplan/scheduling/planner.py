@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from memplan.client import Client
 from memplan.errors import MemplanError
@@ -41,23 +41,14 @@ THREADS = 8
 RECONNECT = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
 
 
-def connect(
-    server: str, *, tls: bool = False, tls_ca: str = "", tls_cert: str = "", tls_key: str = ""
-) -> Client:
-    """A client that tries once and is soon connected again to a service that comes back.
+def connect(server: str, *, retries: int | None = None, **how: Any) -> Client:
+    """A client that tries once by default, and is soon connected to a service that comes back.
 
-    Raises OSError for files that cannot be read and ValueError for those that do not belong
-    together.
+    Takes what `Client` takes. Raises OSError for files that cannot be read and ValueError for
+    settings that do not go together.
     """
     return Client(
-        server or None,
-        timeout=PLAN_TIMEOUT_S,
-        retries=0,
-        tls=tls,
-        root_certificates=tls_ca or None,
-        client_certificate=tls_cert or None,
-        client_key=tls_key or None,
-        options=RECONNECT,
+        server or None, timeout=PLAN_TIMEOUT_S, retries=retries or 0, options=RECONNECT, **how
     )
 
 

@@ -29,7 +29,8 @@ class Config:
     """What the helper is told."""
 
     server: str = ""
-    """host:port of the service. Default: $MEMPLAN_SERVER, else localhost:50051."""
+    """host:port of the service, or several with commas. Default: $MEMPLAN_SERVER, else
+    localhost:50051; then what is not said below comes from the environment too."""
     tls: bool = False
     """Encrypt the connection to it; implied by the files."""
     tls_ca: str = ""
@@ -38,6 +39,16 @@ class Config:
     """Client certificate, PEM."""
     tls_key: str = ""
     """Key of it, PEM."""
+    tls_server_name: str = ""
+    """Name that the server's certificate must have. Default: that of `server`."""
+    token_file: str = ""
+    """File with a token that says who asks."""
+    plaintext_token: bool = False
+    """Send the token without TLS, because something else encrypts."""
+    keepalive: float = 0.0
+    """Seconds of silence after which to ask whether the service is there; 0: never."""
+    retries: int = 0
+    """How often to try again while the service cannot be reached, 0 to 4."""
     socket: str = "/run/memplan/slurm.sock"
     """Where the plugins find the helper."""
     patience: float = 20.0
@@ -71,7 +82,7 @@ def _check(path: str | Path, name: str, value: Any, default: Any) -> None:
     if isinstance(default, Mapping):
         right = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
     elif isinstance(default, float):
-        right = type(value) in (int, float) and value > 0
+        right = type(value) in (int, float) and (value > 0 or value == default)
     else:
         right = type(value) is type(default)
     if not right:

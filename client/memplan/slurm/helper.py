@@ -60,10 +60,15 @@ class Helper:
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._client = connect(
             config.server,
-            tls=config.tls,
-            tls_ca=config.tls_ca,
-            tls_cert=config.tls_cert,
-            tls_key=config.tls_key,
+            retries=config.retries,
+            tls=config.tls or None,
+            root_certificates=config.tls_ca or None,
+            client_certificate=config.tls_cert or None,
+            client_key=config.tls_key or None,
+            server_name=config.tls_server_name or None,
+            token_file=config.token_file or None,
+            plaintext_token=config.plaintext_token or None,
+            keepalive=config.keepalive or None,
         )
         self._planner: Planner[plans.Plan] = Planner(self._client)
 

@@ -40,8 +40,8 @@ class Loss(StrEnum):
     """How the loss is computed from the model's output."""
 
     UNSPECIFIED = "unspecified"
-    """MODEL where the model computes one itself (transformers, a graph with a loss), else
-    CROSS_ENTROPY."""
+    """MODEL where the model computes one itself (transformers, a graph with a loss), MSE for
+    diffusers, else CROSS_ENTROPY."""
     CROSS_ENTROPY = "cross-entropy"
     """torch.nn.functional.cross_entropy over dimension 1 with class-index targets."""
     BINARY_CROSS_ENTROPY_WITH_LOGITS = "binary-cross-entropy-with-logits"
@@ -179,15 +179,16 @@ class CatalogModel:
     """A model that the server knows by name."""
 
     name: str = ""
-    """`library/model`: `torchvision/resnet50`, `timm/vit_base_patch16_224`, `transformers/bert`.
-    ListModels lists them. Required."""
+    """`library/model`: `torchvision/resnet50`, `timm/vit_base_patch16_224`, `transformers/bert`,
+    `diffusers/UNet2DConditionModel`. ListModels lists them. Required."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Constructor options that differ from the library's defaults: `num_classes` for torchvision
     and timm, any field of the config class for transformers (`num_hidden_layers`, `vocab_size`),
     `attn_implementation` and `experts_implementation`. With a `model_type` it is a whole
-    `config.json` of Hugging Face, and the task is that of its `architectures`. Numbers without a
-    fraction become integers. At most 1,000 values, nested at most 8 deep; numbers of at most 2^53
-    either way; texts of at most 1,000 characters."""
+    `config.json` of transformers, and the task is that of its `architectures`; with a
+    `_class_name`, one of diffusers. Numbers without a fraction become integers. At most 1,000
+    values, nested at most 8 deep; numbers of at most 2^53 either way; texts of at most 1,000
+    characters."""
     task: str = ""
     """Task head, for transformers: `masked-lm`, `causal-lm`, `seq2seq-lm`, `sequence-
     classification`, `token-classification`, `question-answering`, `image-classification`,
@@ -280,6 +281,12 @@ class Assumptions:
     """Whether sequences of a batch differ in length. Default: NONE."""
     images_per_sample: int = 0
     """Images in each sample of a model that takes images and text. Default: 1. 1 to 1,024."""
+    boxes_per_image: int = 0
+    """Objects in each image that an object detection model is trained on: ground-truth boxes, and
+    masks or keypoints where it has them. Default: 8. 1 to 10,000."""
+    conditions_are_false: bool = False
+    """Conditions read from tensors whose values are not known (`if mask.all():`) are taken to be
+    false. Default false: they are taken to be true. Of a graph it says what its capture took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -324,8 +331,8 @@ class TrainingJob:
     catalog model, whose own default input is then used and stated among the assumptions; required
     for a layer stack; none for a graph, which has its own. At most 16."""
     loss: Loss = Loss.UNSPECIFIED
-    """The loss. Default: the loss the model computes itself where it does (transformers), else
-    cross-entropy."""
+    """The loss. Default: the loss the model computes itself where it does (transformers), for
+    diffusers MSE, else cross-entropy."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     """The optimizer. Default: SGD without momentum."""
     precision: Precision = Precision.UNSPECIFIED

@@ -261,14 +261,18 @@ class OptimizerGroup(_message.Message):
     def __init__(self, implementation: _Optional[_Union[OptimizerImplementation, str]] = ..., momentum: _Optional[float] = ..., amsgrad: bool = ..., centered: bool = ..., nesterov: bool = ..., weight_decay: _Optional[float] = ...) -> None: ...
 
 class Assumptions(_message.Message):
-    __slots__ = ("routing", "padding", "images_per_sample")
+    __slots__ = ("routing", "padding", "images_per_sample", "boxes_per_image", "conditions_are_false")
     ROUTING_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
     IMAGES_PER_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    BOXES_PER_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_ARE_FALSE_FIELD_NUMBER: _ClassVar[int]
     routing: Routing
     padding: Padding
     images_per_sample: int
-    def __init__(self, routing: _Optional[_Union[Routing, str]] = ..., padding: _Optional[_Union[Padding, str]] = ..., images_per_sample: _Optional[int] = ...) -> None: ...
+    boxes_per_image: int
+    conditions_are_false: bool
+    def __init__(self, routing: _Optional[_Union[Routing, str]] = ..., padding: _Optional[_Union[Padding, str]] = ..., images_per_sample: _Optional[int] = ..., boxes_per_image: _Optional[int] = ..., conditions_are_false: bool = ...) -> None: ...
 
 class TrainingLoop(_message.Message):
     __slots__ = ("zero_grad", "zero_grad_set_to_none", "gradient_clipping", "accumulation_steps", "keep_outputs")

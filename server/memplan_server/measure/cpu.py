@@ -51,8 +51,8 @@ class HostRecorder(TorchDispatchMode, Unobserved):
         self._phase = Phase.SETUP
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._phase is Phase.BACKWARD and accumulation.in_place(func, args, self._unshared):
-            func = torch.ops.aten.add_.Tensor
+        if self._phase is Phase.BACKWARD:
+            func = accumulation.in_place(func, args, self._unshared) or func
         out = func(*args, **(kwargs or {}))
         self._see_all(out, func._overloadpacket.__name__)
         return out

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from memplan.types import MemoryPoint, PhasePeak, ProfileStage
+from memplan.types import MemoryPoint, PhasePeak, ProfileStage, TrainingJob
 from memplan_server.errors import InvalidJob, LimitExceeded, NoDevice
 from memplan_server.measure import cuda
 from memplan_server.measure.child_process import STARTED
@@ -85,8 +85,8 @@ def _on_the_cpu(request: Request, report: Report) -> Profiled:
     started = time.monotonic()
     wanted = request.job.micro_batch_size
     small = _at(request, min(wanted, _FIRST_BATCH))
-    if wanted <= _FIRST_BATCH:
-        return _replayed(request, _execute(small, report))
+    if wanted <= _FIRST_BATCH or _holds_for_one_batch_size(request.job):
+        return _replayed(request, _execute(_at(request, wanted), report))
     first = _execute(replace(small, warmup_steps=0, steps=1), report)
     left = request.time_limit_s * _SHARE_OF_TIME - (time.monotonic() - started)
     size = largest_affordable(request, first, left)
@@ -98,6 +98,11 @@ def _on_the_cpu(request: Request, report: Report) -> Profiled:
             if size <= _FIRST_BATCH:
                 raise
             size //= 2
+
+
+def _holds_for_one_batch_size(job: TrainingJob) -> bool:
+    """A captured graph may: smaller batches say nothing about it then."""
+    return job.model.graph is not None and job.model.graph.fixed_batch_size > 0
 
 
 def largest_affordable(request: Request, first: Outcome, left_s: float) -> int:
@@ -113,7 +118,7 @@ def largest_affordable(request: Request, first: Outcome, left_s: float) -> int:
     room = (request.host_memory_bytes or _available_bytes()) * _SHARE_OF_MEMORY
     by_memory = (room - measured.peak_allocated_bytes) / a_sample
     by_time = left_s / (steps * measured.step_seconds.median / small)
-    affordable = int(min(by_memory, by_time))
+    affordable = max(0, int(min(by_memory, by_time)))  # the first run may have taken all there is
     if affordable >= request.job.micro_batch_size:
         return request.job.micro_batch_size
     return max(small, 1 << max(0, affordable.bit_length() - 1))

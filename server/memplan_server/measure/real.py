@@ -12,14 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from memplan.fakes.hardware import as_on_hardware
 from memplan.types import Loss, Precision, TrainingJob
 from memplan_server import models
 from memplan_server.measure.values import RandomData, fill_parameters
 from memplan_server.models import BuiltModel, extract_outputs
 from memplan_server.models.construction import made_on
-from memplan_server.simulate import libraries, placing
+from memplan_server.simulate import placing
 from memplan_server.training import Loop, Observer, TargetSpec, Unobserved, prepare
-from memplan_server.training.loop import target_specs
+from memplan_server.training.loop import loss_of, target_specs
 
 __all__ = ["LATE_TARGETS", "Made", "loop_over", "make", "set_backends"]
 
@@ -50,7 +51,7 @@ def make(job: TrainingJob, device: torch.device) -> Made:
     fill_parameters(built.module)
     prepare(job, built.module)
     targets: tuple[TargetSpec, ...] | None = ()
-    if not built.returns_loss and job.loss is not Loss.MEAN:
+    if not built.returns_loss and loss_of(job, built) is not Loss.MEAN:
         targets = _targets(job, built)
     return Made(
         job=job,
@@ -95,7 +96,7 @@ def _targets(job: TrainingJob, built: BuiltModel) -> tuple[TargetSpec, ...] | No
     try:
         with (
             placing.restored(built.module),
-            libraries.unaware_of_fake_tensors(),
+            as_on_hardware(),
             FakeTensorMode(allow_non_fake_inputs=True),
             torch.no_grad(),
         ):
@@ -103,6 +104,6 @@ def _targets(job: TrainingJob, built: BuiltModel) -> tuple[TargetSpec, ...] | No
             loop = Loop(
                 job=job, built=built, device=device, batch_size=job.micro_batch_size, micro_steps=1
             )
-            return tuple(target_specs(job, extract_outputs(loop.outputs())))
+            return tuple(target_specs(loss_of(job, built), extract_outputs(loop.outputs())))
     except Exception:  # whatever a model raises that looks at its data
         return None

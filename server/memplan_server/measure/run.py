@@ -30,7 +30,7 @@ from memplan_server.training import Loop, Observer, Unobserved
 
 __all__ = ["Outcome", "run"]
 
-_LIBRARIES = ("torch", "torchvision", "timm", "transformers")
+_LIBRARIES = ("torch", "torchvision", "timm", "transformers", "diffusers")
 
 
 class Meter(Protocol):

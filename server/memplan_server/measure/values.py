@@ -64,7 +64,7 @@ class RandomData:
     def fill_input(self, spec: InputTensor | GraphInput, tensor: torch.Tensor) -> None:
         """Indices below what the model has rows or classes for; masks of ones; else numbers."""
         label = spec.name in self._labels
-        if spec.name in self._stated and not label:
+        if spec.name in self._stated and (self._built.per_sample or not label):
             self._copy((spec.name, spec.shape), tensor, lambda: spec)
             return
         self._copy((spec.name, spec.shape), tensor, lambda: self._bound(spec, label))

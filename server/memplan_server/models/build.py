@@ -7,6 +7,7 @@ from types import ModuleType
 from memplan.types import CatalogModel, Loss, TrainingJob
 from memplan_server.errors import InvalidJob, UnknownName, Violation
 from memplan_server.models import (
+    diffusers_models,
     graph,
     layer_stack,
     libraries,
@@ -20,10 +21,13 @@ from memplan_server.models.naming import nearest
 __all__ = ["build", "list_models"]
 
 _BUILDERS: dict[str, ModuleType] = {
+    "diffusers": diffusers_models,
     "timm": timm_models,
     "torchvision": torchvision_models,
     "transformers": transformers_models,
 }
+_EXPLAINING = {"diffusers": diffusers_models, "transformers": transformers_models}
+"""Those that can say why there is no such model."""
 
 
 def build(job: TrainingJob) -> BuiltModel:
@@ -54,11 +58,11 @@ def _build_named(job: TrainingJob, model: CatalogModel) -> BuiltModel:
     if builder is not None:
         libraries.load(library)
     if builder is None or not builder.exists(name):
-        if library == "transformers":
-            transformers_models.explain_missing(model, name)
+        if library in _EXPLAINING:
+            _EXPLAINING[library].explain_missing(model, name)
         raise UnknownName("model", model.name, nearest(model.name, list_models()))
-    if job.loss is Loss.MODEL and library != "transformers":
-        said = f"{library}'s models compute no loss of their own; name another."
-        raise InvalidJob(Violation("job.loss", said))
     built: BuiltModel = builder.build(job, model, name)
+    if job.loss is Loss.MODEL and not built.returns_loss:
+        said = f"{model.name} computes no loss of its own; name another."
+        raise InvalidJob(Violation("job.loss", said))
     return built

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memplan.types import GraphInput, InputTensor
+from memplan.types import GraphInput, InputTensor, Loss
 
 __all__ = ["BuiltModel", "Stated"]
 
@@ -42,11 +42,16 @@ class BuiltModel:
     """Further inputs that are targets, passed by keyword."""
     returns_loss: bool = False
     """Whether forward(*inputs, **labels) computes the loss: `extract_loss(output)`."""
+    default_loss: Loss = Loss.CROSS_ENTROPY
+    """What computes the loss of the outputs where the job names none."""
     stated: Mapping[str, Stated] = field(default_factory=dict)
     """By name: the values of inputs and labels where the model decides by them."""
     flattened: frozenset[str] = frozenset()
     """Names of inputs whose samples follow one another along the first dimension: shape
     [batch * shape[0], ...] instead of [batch, shape[0], ...]."""
+    per_sample: bool = False
+    """The samples of a batch are tensors of their own: forward(images, targets) takes a list with
+    the input of each sample, and a list with the labels of each by name."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of forward() that are no tensors."""
     assumptions: tuple[str, ...] = ()

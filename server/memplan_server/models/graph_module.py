@@ -85,7 +85,10 @@ class _State:
             return
         if not isinstance(result, (tuple, list)) or len(result) != instruction.result_count:
             count = len(result) if isinstance(result, (tuple, list)) else 1
-            said = f"{instruction.name} gives {count} results here, not {instruction.result_count}."
+            said = (
+                f"{instruction.name} gives {count} results here, not {instruction.result_count}. "
+                "The job's assumptions must be those that the graph was captured with."
+            )
             raise InvalidJob(Violation(f"{instruction.at}.result_count", said))
         self.values.extend(result)
 

@@ -16,9 +16,10 @@ from memplan_server.models import torchvision_ops
 
 __all__ = ["LIBRARIES", "installed", "load"]
 
-LIBRARIES = ("timm", "torchvision", "transformers")
+LIBRARIES = ("diffusers", "timm", "torchvision", "transformers")
 
 _OFFLINE = {
+    "DIFFUSERS_VERBOSITY": "critical",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -51,7 +52,7 @@ def _import(library: str) -> ModuleType | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torchvision_ops.define_missing()  # all three libraries import torchvision
+            torchvision_ops.define_missing()  # every library imports torchvision
             return importlib.import_module(library)
     except ImportError:
         return None

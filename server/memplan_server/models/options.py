@@ -37,8 +37,10 @@ _LIMITS = (
 )
 _COUNTS = re.compile(r"(^|_)(layers?|heads|labels)$|^(hidden|vocab|intermediate|embedding)_size$")
 """Options that are at least 1; some constructors make something of less all the same."""
-_PLACES = re.compile(r"(feature|select|output|skip)_layers?$")
-"""Options that say which layers and not how many; they may count from the end."""
+_PLACES = re.compile(
+    r"(feature|select|output|skip|dual_attention)_layers?$|^trainable_backbone_layers$"
+)
+"""Options that say which layers and not how many there are; they may be 0 or count from the end."""
 _SCALARS = (bool, int, float, str)
 _NONE = type(None)
 _SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)

@@ -1,7 +1,7 @@
 """What of a model's output a training loop computes the loss from.
 
     outputs = extract_outputs(model(inputs))      # each counts in the loss
-    loss = extract_loss(model(**inputs, labels=labels))
+    loss = extract_loss(model(**inputs, labels=labels))     # detection models: the sum of several
 
 Known shapes of output: a tensor; torchvision's named tuples and dictionaries with auxiliary outputs
 (GoogLeNet, Inception, segmentation), all of which count in the loss as in torchvision's own
@@ -30,10 +30,15 @@ def extract_outputs(output: Any) -> tuple[torch.Tensor, ...]:
 
 
 def extract_loss(output: Any) -> torch.Tensor:
-    """The loss in the output of a model that computes one.
+    """The loss in the output of a model that computes one: the sum of them where it has several.
 
     Raises ValueError when there is none.
     """
+    if isinstance(output, Mapping) and output and "loss" not in output:
+        losses = list(output.values())
+        if all(isinstance(loss, torch.Tensor) and loss.dim() == 0 for loss in losses):
+            total: torch.Tensor = sum(losses)
+            return total
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     if loss is None and isinstance(output, (tuple, list)) and output:
         loss = output[0]

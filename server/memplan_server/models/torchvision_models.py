@@ -1,11 +1,10 @@
-"""torchvision's classification, segmentation and video models.
+"""torchvision's models. Those for detection are built in `torchvision_detection`.
 
 Options in `config` are those of the model's class that data can describe (`num_classes`,
 `dropout`, `groups` ...) and of its builder (`aux_loss` of segmentation models). Models whose
 position tables or windows have a fixed size are made for the input given.
 
-Known limitations: detection models (their targets are lists of boxes), optical flow and quantized
-models are left out.
+Known limitations: optical flow and quantized models are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from torch import nn
 
 from memplan.types import CatalogModel, TrainingJob
 from memplan_server.errors import InvalidJob, Violation
-from memplan_server.models import images, libraries, options
+from memplan_server.models import images, libraries, options, torchvision_detection
 from memplan_server.models.built import BuiltModel
 from memplan_server.models.construction import construction
 
@@ -59,7 +58,7 @@ _FIXED_DEFAULT = ("VisionTransformer",)
 def list_models() -> tuple[str, ...]:
     """Names of the models, `torchvision/resnet50`, sorted."""
     models = libraries.load("torchvision").models
-    families = (models, models.segmentation, models.video)
+    families = (models, models.detection, models.segmentation, models.video)
     names = sorted(name for family in families for name in models.list_models(family))
     return tuple(f"torchvision/{name}" for name in names)
 
@@ -72,6 +71,8 @@ def exists(name: str) -> bool:
 def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     """The model called `name`. Raises `InvalidJob`."""
     builder = libraries.load("torchvision").models.get_model_builder(name)
+    if _package(builder) == torchvision_detection.PACKAGE:
+        return torchvision_detection.build(job, model, builder)
     given = options.checked(model.config, _allowed(builder), f"{FIELD}.config", model.name)
     shape = _default_shape(name, builder, given)
     image, assumptions = images.resolve(job, _wanted(model.name, shape))
@@ -88,6 +89,10 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
 def _wanted(model: str, shape: tuple[int, ...]) -> images.Wanted:
     remedy = "torchvision's models take RGB images; timm's take any number with config.in_chans."
     return images.Wanted(model=model, shape=shape, remedy=remedy)
+
+
+def _package(builder: Builder) -> str:
+    return builder.__module__.rpartition(".")[0]
 
 
 def _class(builder: Builder) -> type[nn.Module]:
@@ -107,8 +112,7 @@ def _allowed(builder: Builder) -> dict[str, Any]:
 
 
 def _default_shape(name: str, builder: Builder, given: Mapping[str, Any]) -> tuple[int, ...]:
-    package = builder.__module__.rpartition(".")[0]
-    default = _DEFAULT_SHAPES[package]
+    default = _DEFAULT_SHAPES[_package(builder)]
     made = _class(builder).__name__
     size = given.get(_SIZED_BY_INPUT.get(made, ""))
     if size is None and made not in _FIXED_DEFAULT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -9,7 +10,17 @@ from torch import nn
 from memplan.types import DataType
 from memplan_server.models import transformers_config
 
-__all__ = ["BOOLEANS", "INDICES", "holds_indices", "image_shape", "learned_positions", "main_shape"]
+__all__ = [
+    "BOOLEANS",
+    "INDICES",
+    "LEFT_OPEN",
+    "complete",
+    "fit_vision",
+    "holds_indices",
+    "image_shape",
+    "learned_positions",
+    "main_shape",
+]
 
 INDICES = DataType.INT64
 BOOLEANS = ("bool_masked_pos",)
@@ -36,8 +47,52 @@ _POSITIONS = (
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "position_embedding")
 """Names of modules that are tables of learned positions."""
 
+
+def _mostly_convolutions(config: Any) -> list[str]:
+    """As in LFM2-8B-A1B: about a quarter of the layers attend."""
+    return ["full_attention" if i % 4 == 2 else "conv" for i in range(config.num_hidden_layers)]
+
+
+LEFT_OPEN: Mapping[str, Mapping[str, Any]] = {
+    "deepseek_v2": {"num_experts_per_tok": 6},
+    "lfm2_moe": {"layer_types": _mostly_convolutions},
+    "xmod": {"default_language": "en_XX"},
+}
+"""By model type: fields that transformers' defaults leave open though the model needs them, and
+what its published models have there, as a value or a function of the configuration."""
+
+_VISION_WIDTHS = {"paligemma": "projection_dim"}
+"""The field of the vision part's configuration with the width of its vectors, where it is not
+`out_hidden_size`."""
+
 _NOT_TEXT = ("vision", "visual", "image")
 """Parts of the names of modules whose positions are not those of text."""
+
+
+def complete(config: Any, model: str) -> tuple[str, ...]:
+    """Fill in what the configuration leaves open; what was assumed."""
+    said = []
+    for name, value in LEFT_OPEN.get(config.model_type, {}).items():
+        if getattr(config, name, None) is None:
+            value = value(config) if callable(value) else value
+            setattr(config, name, value)
+            shown = "that of published models" if isinstance(value, list) else value
+            said.append(f"{name} is {shown}: the configuration of {model} leaves it open")
+    return tuple(said)
+
+
+def fit_vision(config: Any) -> tuple[str, ...]:
+    """Make image vectors as wide as the text's, which transformers' defaults do not always do;
+    what was assumed."""
+    vision, text = getattr(config, "vision_config", None), _text(config)
+    field = _VISION_WIDTHS.get(config.model_type, "out_hidden_size")
+    given, wanted = getattr(vision, field, None), getattr(text, "hidden_size", None)
+    if text is config or None in (given, wanted) or given == wanted:
+        return ()
+    setattr(vision, field, wanted)
+    return (
+        f"{field} of the vision part is {wanted}, the width of the text; its default does not fit",
+    )
 
 
 def holds_indices(name: str) -> bool:

@@ -2,23 +2,26 @@
 
 An image stands in the text as a run of placeholder tokens, one for each vector that the vision part
 makes of it; the model looks for them. How many there are is found out by running the vision part
-without data. Two ways of giving images are known:
+without data. Three ways of giving images are known:
 
 - `pixel_values` [images, channels, height, width] (LLaVA, Gemma 3, InternVL, PaliGemma ...);
+- `pixel_values` [samples, images, channels, height, width] (Idefics 2 and 3, SmolVLM);
 - `pixel_values` [patches, values of a patch] and `image_grid_thw` [images, 3], the patches of each
   image in time, height and width (Qwen2-VL and what follows it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from memplan.fakes import hardware
+from memplan.fakes.modes import Mode
 from memplan.types import DataType, InputTensor, TrainingJob
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import transformers_config
@@ -33,6 +36,7 @@ GRID = "image_grid_thw"
 _GRID_SIZE = 448
 TYPES = ("token_type_ids", "mm_token_type_ids")
 """Inputs that are 1 where an image's token is, else 0."""
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _SAID = "each image stands in the text as a run of placeholder tokens"
 
 
@@ -41,13 +45,14 @@ class Images:
     """The images of a sample."""
 
     inputs: tuple[InputTensor, ...]
-    """All are flattened: samples follow one another along the first dimension."""
     stated: dict[str, Stated]
     tokens: int
     """Placeholder tokens of each image."""
     count: int
     """Images of each sample."""
     assumption: str
+    flattened: bool = True
+    """Whether samples follow one another along the first dimension of the inputs."""
 
     @property
     def length(self) -> int:
@@ -69,9 +74,16 @@ def describe(
     count = max(1, job.assumptions.images_per_sample)
     dtype = float_type(job) if given is None or _untyped(given) else given.dtype
     make = _patches if GRID in parameters else _pixels
-    inputs, stated, tokens = make(module, shape, count, dtype)
+    inputs, stated, tokens, flattened = make(module, shape, count, dtype)
     assumed = f"{count} image(s) of {spoken_shape(shape)} in each sample, {tokens} tokens each"
-    return Images(inputs=inputs, stated=stated, tokens=tokens, count=count, assumption=assumed)
+    return Images(
+        inputs=inputs,
+        stated=stated,
+        tokens=tokens,
+        count=count,
+        assumption=assumed,
+        flattened=flattened,
+    )
 
 
 def text_row(module: nn.Module, images: Images, length: int) -> dict[str, Stated]:
@@ -107,7 +119,8 @@ def _image_token(config: Any) -> int:
 def _pixels(module: nn.Module, shape: Any, count: int, dtype: DataType) -> Any:
     _image_token(module.config)
     pixels = InputTensor(name="pixel_values", shape=(count, *shape), dtype=dtype)
-    return (pixels,), {}, _vectors(module, shape)
+    tokens, flattened = _vectors(module, shape)
+    return (pixels,), {}, tokens, flattened
 
 
 def _patches(module: nn.Module, shape: Any, count: int, dtype: DataType) -> Any:
@@ -125,7 +138,7 @@ def _patches(module: nn.Module, shape: Any, count: int, dtype: DataType) -> Any:
         InputTensor(name="pixel_values", shape=(count * rows * columns, values), dtype=dtype),
         InputTensor(name=GRID, shape=(count, 3), dtype=DataType.INT64),
     )
-    return inputs, {GRID: Stated(row=grid, assumption=said)}, rows * columns // merged**2
+    return inputs, {GRID: Stated(row=grid, assumption=said)}, rows * columns // merged**2, True
 
 
 def default_size(config: Any) -> tuple[int, int, int]:
@@ -133,19 +146,52 @@ def default_size(config: Any) -> tuple[int, int, int]:
     return (int(getattr(config, "in_channels", 3) or 3), _GRID_SIZE, _GRID_SIZE)
 
 
-def _vectors(module: nn.Module, shape: Any) -> int:
-    """How many vectors the vision part makes of an image."""
+def _vectors(module: nn.Module, shape: Any) -> tuple[int, bool]:
+    """How many vectors the vision part makes of an image, and whether it takes images one after
+    another whichever sample they belong to."""
     features = getattr(module, "get_image_features", None)
     if features is None:
         said = "What an image turns into is not known; the model is left out."
         raise InvalidJob(Violation("job.model.catalog.task", said))
-    device = next(module.parameters()).device
+    _refuse_further(features)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            made = features(pixel_values=torch.empty((1, *shape), device=device))
+        return _count(features, (1, *shape), module), True
     except Exception as error:
-        said = f"What an image turns into cannot be found out: {first_line(error)}"
-        raise InvalidJob(Violation("job.model.catalog.task", said)) from error
+        try:
+            return _count(features, (1, 1, *shape), module), False
+        except Exception as other:
+            said = (
+                f"What an image of {spoken_shape(shape)} turns into cannot be found out: "
+                f"{first_line(error)}; or {first_line(other)}"
+            )
+            raise InvalidJob(Violation("job.model.catalog.task", said)) from other
+
+
+def _unsaid(sentence: str) -> None:
+    """The count depends on shapes alone; the execution states what it assumes."""
+
+
+def _refuse_further(features: Callable[..., Any]) -> None:
+    """Images must be described by their pixels alone."""
+    wanted = [
+        name
+        for name, parameter in inspect.signature(features).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind in _NAMED
+    ]
+    if wanted != ["pixel_values"]:
+        further = ", ".join(name for name in wanted if name != "pixel_values")
+        said = (
+            f"It describes an image by more than its pixels ({further}); such models are left out. "
+            "Capture the module with its inputs, and plan the capture."
+        )
+        raise InvalidJob(Violation("job.model.catalog.task", said))
+
+
+def _count(features: Callable[..., Any], shape: tuple[int, ...], module: nn.Module) -> int:
+    device = next(module.parameters()).device
+    mode = Mode(_unsaid, decides=True, allow_non_fake_inputs=True)
+    with mode, torch.no_grad(), hardware.as_on_hardware():
+        made = features(pixel_values=torch.empty(shape, device=device))
     width = module.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
     return sum(tensor.numel() for tensor in _tensors(made)) // int(width)
 

@@ -79,7 +79,7 @@ def resolve(job: TrainingJob, module: nn.Module, task: Task, model: str) -> Fed:
         inputs=tuple(inputs.values()),
         labels=labels,
         stated={name: value for name, value in stated.items() if name in {*inputs, *names(labels)}},
-        flattened=frozenset(names(images.inputs)) if images else frozenset(),
+        flattened=frozenset(names(images.inputs) if images and images.flattened else ()),
         options=dict(task.options),
         assumptions=assumptions,
     )

@@ -23,6 +23,7 @@ from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import (
     libraries,
     transformers_config,
+    transformers_defaults,
     transformers_file,
     transformers_inputs,
 )
@@ -74,9 +75,13 @@ def explain_missing(model: CatalogModel, name: str) -> None:
 def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     """The model type called `name` with its head. Raises `InvalidJob`."""
     config, architecture, assumptions = _configured(model, name)
+    assumptions += transformers_defaults.complete(config, model.name)
     task = _task(model, name, config, architecture)
     whole = transformers_file.is_whole(model.config)
+    if not whole:
+        assumptions += transformers_defaults.fit_vision(config)
     assumptions += _settle(config, task, {} if whole else model.config)
+    config.architectures = [architecture] if architecture else []  # which of a task's classes
     implementations = _implementations(model.config)
     at = f"{FIELD}.config" if model.config else f"{FIELD}.name"
     with construction(at), _without_looking_for_flash_attn():

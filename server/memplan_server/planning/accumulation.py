@@ -194,7 +194,7 @@ def _advice(once: Probe, chosen: Split, used: int) -> tuple[str, ...]:
 
 def _infeasible(probe: Probe, target: Target, plan: AccumulationPlan) -> AccumulationPlan:
     needed, capacity = probe.device_used_bytes(1), target.capacity_bytes
-    state = probe.timeline(1)
+    state = probe.sample
     fixed = state.parameter_bytes + state.gradient_bytes + state.optimizer_state_bytes
     return replace(
         plan,

@@ -99,6 +99,8 @@ def _reason(
         )
     if maximum == limit:
         return f"{maximum} fits and is the largest batch asked about."
+    if maximum == probe.reach(limit):
+        return f"{maximum} fits; larger ones are not tried, as they would take long to simulate."
     if not recommended:
         return (
             f"{maximum} is expected to fit, but nothing leaves {headroom:.0%} of {gib(capacity)} "
@@ -138,7 +140,7 @@ def _formula(timeline: Timeline, gpu_type: GpuType, capacity: int) -> BatchSizeF
 
 def _curve(probe: Probe, maximum: int) -> tuple[BatchSizePoint, ...]:
     """Powers of two up to beyond the maximum: few enough to plot and to send."""
-    if not probe.timeline(1).affine:
+    if not probe.sample.affine:
         return (_point(probe, max(1, maximum)),)
     top = max(1, maximum).bit_length()
     powers = range(max(0, top - _CURVE_POINTS), top + 1)

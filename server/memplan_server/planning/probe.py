@@ -21,6 +21,12 @@ from memplan_server.timeline import Timeline
 __all__ = ["Probe", "Shared", "largest"]
 
 _ANCHORS = (64, 256)
+_SMALL_ANCHORS = (2, 4)
+"""Where each batch size is simulated apart, which takes the longer the larger it is."""
+_MOST_GUESSES = 2
+_MOST_EVENTS = 100_000
+"""Of a simulation whose events grow with the batch, one for each sample in a loop over them: more
+would take minutes."""
 _CLOSE = 0.9
 """Above this share of the capacity, tensors leave so little room that only a replay decides."""
 
@@ -64,6 +70,12 @@ class Probe:
         """The timeline that holds for this batch size, with the workspaces of the GPU."""
         job = replace(self.job, micro_batch_size=batch_size)
         return self.shared.on_gpu(self.timelines.get(job, self.gpu_type), self.gpu_type)
+
+    @property
+    def sample(self) -> Timeline:
+        """The timeline at a small batch size, for what does not depend on it. Not at 1, at which
+        some models cannot be trained."""
+        return self.timeline(_SMALL_ANCHORS[0])
 
     def allocated_bytes(self, batch_size: int) -> int:
         """Peak of the allocated bytes, blocks rounded but not split from segments."""
@@ -121,6 +133,8 @@ class Probe:
     def largest_that_fits(self, capacity_bytes: int, limit: int = MAX_BATCH_SIZE) -> int:
         """Largest batch size that fits while the next does not; 0 when 1 does not fit."""
         room = capacity_bytes - self.gpu_type.context_bytes
+        if not self.sample.affine:
+            return self._largest_apart(capacity_bytes, room, self.reach(limit))
         bound = largest(
             lambda b: self.allocated_bytes(b) <= room, limit, self._allocated_guess(room)
         )
@@ -128,6 +142,18 @@ class Probe:
         found = largest(lambda b: self.fits(b, capacity_bytes), bound, guess)
         self.shared.gap = 1 - found / bound if bound else 0.0
         return found
+
+    def reach(self, limit: int) -> int:
+        """The largest batch size up to `limit` that is looked at.
+
+        There is an end to it where each is simulated apart and takes the longer the larger it is.
+        """
+        if self.sample.affine:
+            return limit
+        small, large = _SMALL_ANCHORS
+        events = len(self.sample.events)
+        more = (len(self.timeline(large).events) - events) // (large - small)
+        return min(limit, small + max(0, _MOST_EVENTS - events) // more) if more > 0 else limit
 
     def largest_safe(
         self, capacity_bytes: int, headroom_fraction: float, limit: int, multiple_of: int = 1
@@ -141,7 +167,7 @@ class Probe:
         wanted = capacity_bytes - int(capacity_bytes * headroom_fraction)
         context = self.gpu_type.context_bytes
         margins = (
-            margin(self.timeline(1), self.gpu_type, c, self.learned)
+            margin(self.sample, self.gpu_type, c, self.learned)
             for c in confidences_from(self.confidence)
         )
         safe = (m.safe_reserved_bytes(capacity_bytes, context) for m in margins)
@@ -152,33 +178,58 @@ class Probe:
         """Largest multiple up to `limit` whose reserved bytes do not exceed the room."""
         found = largest(
             lambda n: self.reserved_bytes(n * multiple_of) <= room,
-            limit // multiple_of,
+            self.reach(limit) // multiple_of,
             self._reserved_guess(room) // multiple_of,
         )
         return found * multiple_of
 
+    def _largest_apart(self, capacity_bytes: int, room: int, limit: int) -> int:
+        """The same in few questions: between where reserved and where allocated bytes fill it."""
+        low = self._settled_guess(room, limit)
+        first = min(_SMALL_ANCHORS[0], low)
+        at_first, at_low = self.allocated_bytes(first), self.allocated_bytes(low)
+        slope = max(1.0, (at_low - at_first) / max(1, low - first))
+        width = max(0, min(limit, low + int((room - at_low) / slope)) - low)
+        middle, step = low + width // 2, max(1, width // 4)
+        return largest(lambda b: self.fits(b, capacity_bytes), limit, middle, step)
+
+    def _settled_guess(self, room: int, limit: int) -> int:
+        """Where reserved bytes meet the room, asked for until they do: each question takes long."""
+        guess = 0
+        for _ in range(_MOST_GUESSES):
+            before, guess = guess, min(max(1, self._reserved_guess(room)), limit)
+            if guess == before:
+                break
+            self.reserved_bytes(guess)
+        return guess
+
     def _allocated_guess(self, room: int) -> int:
         """Where the line through two batch sizes meets the room."""
-        if not self.timeline(_ANCHORS[0]).affine:
-            return 1
         low, high = (self.allocated_bytes(b) for b in _ANCHORS)
         slope = max(1.0, (high - low) / (_ANCHORS[1] - _ANCHORS[0]))
         return _ANCHORS[0] + int((room - low) / slope)
 
     def _reserved_guess(self, room: int) -> int:
         """Where the line through what is known on either side meets the room."""
-        if not self.timeline(_ANCHORS[0]).affine:
-            return 1
-        for anchor in _ANCHORS:
+        for anchor in self._anchors():
             self.reserved_bytes(anchor)
-        known = sorted(self.shared.reserved[id(self.timeline(_ANCHORS[0]))].items())
+        known = sorted(self._known_reserved().items())
         after = next((i for i, (_, size) in enumerate(known) if size > room), len(known) - 1)
         (low, at_low), (high, at_high) = known[max(1, after) - 1], known[max(1, after)]
         slope = max(1.0, (at_high - at_low) / (high - low))
         return low + int((room - at_low) / slope)
 
+    def _anchors(self) -> tuple[int, int]:
+        return _ANCHORS if self.sample.affine else _SMALL_ANCHORS
 
-def largest(holds: Callable[[int], bool], limit: int, guess: int = 1) -> int:
+    def _known_reserved(self) -> dict[int, int]:
+        """Reserved bytes by batch size, as far as they have been asked for."""
+        if self.sample.affine:
+            return self.shared.reserved[id(self.sample)]
+        return {b: size for known in self.shared.reserved.values() for b, size in known.items()}
+
+
+def largest(holds: Callable[[int], bool], limit: int, guess: int = 1, step: int = 1) -> int:
     """The largest n <= `limit` with holds(n) and not holds(n + 1); 0 when holds(1) is false.
 
     Taken for granted: what does not hold for n does not hold for more. Searched in doubling steps
@@ -186,7 +237,7 @@ def largest(holds: Callable[[int], bool], limit: int, guess: int = 1) -> int:
     """
     if limit < 1:
         return 0
-    low, high, step = 0, limit + 1, 1
+    low, high = 0, limit + 1
     at = min(max(1, guess), limit)
     if holds(at):
         low = at

@@ -1,6 +1,7 @@
 """Profiles that other servers measure.
 
-    remotes = Remotes([Remote("gpu-0:50051"), Remote("gpu-1:50051")])
+    names = ("gpu-0:50051", "gpu-1:50051")
+    remotes = Remotes(find=lambda: [Remote(Endpoint(target=name)) for name in names])
     for event in remotes.profile(asked, call): ...
 
 The one with the fewest profiles of this server comes first. Where one is unhealthy, busy, without
@@ -12,7 +13,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from memplan.channel import open_channel
+from memplan.endpoint import Endpoint
 from memplan.types import ProfileMemoryRequest, ProfileMemoryResponse
 from memplan.v1 import planner_pb2
 from memplan.v1.planner_pb2_grpc import MemoryPlannerStub
@@ -64,21 +67,18 @@ class _Elsewhere(Exception):
 class Remote:
     """One profiler."""
 
-    def __init__(self, target: str, credentials: Any = None) -> None:
-        """Does not connect before it is asked."""
-        self.target = target
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Does not connect before it is asked. Raises OSError and ValueError for its files."""
+        self.target = endpoint.target
         self.in_flight = 0
         """Profiles of this server that it has; the owner counts."""
-        if credentials is None:
-            self._channel = grpc.insecure_channel(target, OPTIONS)
-        else:
-            self._channel = grpc.secure_channel(target, credentials, OPTIONS)
+        self._channel = open_channel(endpoint, OPTIONS)
 
     def profile(self, asked: Asked, call: Call) -> Iterator[ProfileMemoryResponse]:
         """What it streams. Raises _Elsewhere, or what ends the profile for good."""
         self._check_health(call)
-        stub = MemoryPlannerStub(self._channel)  # type: ignore[no-untyped-call]
-        stream = stub.ProfileMemory(
+        stub: Any = MemoryPlannerStub  # generated: it has no annotations
+        stream = stub(self._channel).ProfileMemory(
             to_proto(_request(asked)),
             timeout=call.remaining_s(),
             metadata=((FORWARDED, "1"),),
@@ -127,7 +127,8 @@ class Remote:
 class Remotes:
     """Several profilers. A `Profiler`."""
 
-    remotes: Sequence[Remote]
+    find: Callable[[], Sequence[Remote]]
+    """Those there are now, the same object for the same server."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _turn: Iterator[int] = field(default_factory=itertools.count)
 
@@ -149,16 +150,12 @@ class Remotes:
             yield conversion.queued()
         raise _most_telling(errors)
 
-    def close(self) -> None:
-        """Close all connections."""
-        for remote in self.remotes:
-            remote.close()
-
     def _take(self, tried: set[Remote]) -> Remote | None:
         """The one with the least to do of those not tried; of equals they take turns."""
+        remotes = self.find()
         with self._lock:
-            first = next(self._turn) % len(self.remotes)
-            in_turn = [*self.remotes[first:], *self.remotes[:first]]
+            first = next(self._turn) % len(remotes)
+            in_turn = [*remotes[first:], *remotes[:first]]
             left = [remote for remote in in_turn if remote not in tried]
             if not left:
                 return None

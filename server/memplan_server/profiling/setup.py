@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-import grpc
-
+from memplan.endpoint import Endpoint
 from memplan.types import (
     DeviceType,
     GpuTarget,
@@ -21,6 +20,7 @@ from memplan_server.inventory import load_nvml
 from memplan_server.knowledge import Knowledge
 from memplan_server.metrics import Metrics
 from memplan_server.profiling.devices import Device, Gpus, processor
+from memplan_server.profiling.discovery import Discovery
 from memplan_server.profiling.interface import Profiler
 from memplan_server.profiling.local import DEFAULT_GPU_TYPE, LocalProfiler
 from memplan_server.profiling.observed import ObservedProfiler
@@ -64,26 +64,35 @@ def make_profiler(
         measure=measure,
     )
     stack.callback(local.stop)
-    remotes = _remotes(settings)
-    if remotes is not None:
-        stack.callback(remotes.close)
+    remotes = _remotes(settings, stack)
     routed = RoutedProfiler(local=local, remotes=remotes)
     predicting = PredictingProfiler(routed, estimates.prediction, estimation_version())
     return ObservedProfiler(predicting, metrics)
 
 
-def _remotes(settings: Settings) -> Remotes | None:
+def _remotes(settings: Settings, stack: ExitStack) -> Remotes | None:
     if not settings.profiler:
         return None
-    credentials = None
-    if settings.profiler_ca is not None:
-        key, chain = settings.tls_key, settings.tls_cert
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=settings.profiler_ca.read_bytes(),
-            private_key=key.read_bytes() if key is not None else None,
-            certificate_chain=chain.read_bytes() if chain is not None else None,
+    encrypted = settings.profiler_ca is not None
+
+    def make(target: str, name: str) -> Remote:
+        return Remote(
+            Endpoint(
+                target=target,
+                retries=0,
+                root_certificates=settings.profiler_ca,
+                client_certificate=settings.tls_cert if encrypted else None,
+                client_key=settings.tls_key if encrypted else None,
+                server_name=name if encrypted else "",
+                token_file=settings.profiler_token_file,
+                plaintext_token=not encrypted,
+            )
         )
-    return Remotes(remotes=[Remote(target, credentials) for target in settings.profiler])
+
+    found = Discovery(targets=settings.profiler, make=make)
+    found()  # files that cannot be read are noticed now
+    stack.callback(found.close)
+    return Remotes(find=found)
 
 
 class _Estimates:

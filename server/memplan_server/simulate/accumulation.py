@@ -4,6 +4,10 @@ Where a tensor was used twice, its gradients are added as they arrive. On a GPU 
 place when nothing else holds the first of them; under a dispatch mode it never does, and a tensor
 would be allocated for every residual connection. Source: `accumulate` and `can_accumulate_inplace`
 in torch/csrc/autograd/input_buffer.cpp.
+
+So it is with the gradient of indexing, which is added into zeros made for it: `index_backward` in
+torch/csrc/autograd/FunctionsManual.cpp calls the operator that makes a tensor of its own only for
+tensor subclasses and under a dispatch mode.
 """
 
 from __future__ import annotations
@@ -17,21 +21,25 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 __all__ = ["in_place", "references_when_unshared"]
 
-_ADD = torch.ops.aten.add.Tensor
+_ATEN = torch.ops.aten
+_ADD = _ATEN.add.Tensor
 _use_count: Callable[[torch.Tensor], int] = getattr(torch.Tensor, "_use_count", lambda _: 0)
 
 
-def in_place(func: Any, args: tuple[Any, ...], unshared: tuple[int, int]) -> bool:
-    """Whether an operator called by autograd's engine adds to a gradient that it alone holds.
+def in_place(func: Any, args: tuple[Any, ...], unshared: tuple[int, int]) -> Any:
+    """What autograd's engine calls on a GPU instead of an operator; None where that is the same.
 
-    `unshared` is what `references_when_unshared` says. For formulas of single operators that add
-    two tensors of their own the answer is true as well.
+    `unshared` is what `references_when_unshared` says. Formulas of single operators that add two
+    tensors of their own are taken for sums of the engine's.
     """
+    if func is _ATEN.index_put.default and len(args) > 3 and args[3]:
+        return _ATEN.index_put_.default
     if func is not _ADD or len(args) != 2 or not all(isinstance(a, torch.Tensor) for a in args):
-        return False
+        return None
     held = args[0]
     dense = torch._prims_common.is_non_overlapping_and_dense_or_false(held)
-    return held.shape == args[1].shape and dense and _references(held) == unshared
+    alone = held.shape == args[1].shape and dense and _references(held) == unshared
+    return _ATEN.add_.Tensor if alone else None
 
 
 def _references(tensor: torch.Tensor) -> tuple[int, int]:

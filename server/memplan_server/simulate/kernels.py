@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from memplan_server.simulate import known
+from memplan.fakes import hardware, known
 
 __all__ = ["register"]
 
@@ -28,31 +28,8 @@ def register() -> None:
         library.impl(name, _in_place, "Meta")
     library.impl("_local_scalar_dense", _read, "PrivateUse1")
     library.impl("one_hot", _one_hot, "AutogradPrivateUse1")
-    library.impl("_grouped_mm", _grouped_mm, "Meta", allow_override=True)
+    library.impl("_grouped_mm", hardware.grouped_mm, "Meta", allow_override=True)
     _libraries.append(library)
-
-
-def _grouped_mm(
-    a: torch.Tensor,
-    b: torch.Tensor,
-    offs: torch.Tensor | None = None,
-    bias: torch.Tensor | None = None,
-    out_dtype: torch.dtype | None = None,
-) -> torch.Tensor:
-    """PyTorch's shape function takes bfloat16 only, CUDA any floating-point numbers.
-
-    Rows of the result are padded to 16 bytes. Source: `create_grouped_gemm_output_tensor` in
-    aten/src/ATen/native/GroupedMMUtils.h.
-    """
-    groups = () if offs is None or a.dim() != b.dim() else (offs.numel(),)
-    if a.dim() == b.dim() == 3:
-        groups = (a.shape[0],)
-    size = (*groups, a.shape[-2], b.shape[-1])
-    dtype = out_dtype or a.dtype
-    per_16_bytes = 16 // dtype.itemsize
-    padded = -(-size[-1] // per_16_bytes) * per_16_bytes
-    stride = (size[-2] * padded, padded, 1)[-len(size) :]
-    return torch.empty_strided(size, stride, dtype=dtype, device=a.device)
 
 
 def _read(tensor: torch.Tensor) -> Any:

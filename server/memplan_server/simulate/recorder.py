@@ -22,7 +22,8 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
-from memplan_server.simulate import accumulation, autocast, convolution, known, masks, temporaries
+from memplan.fakes import known, masks
+from memplan_server.simulate import accumulation, autocast, convolution, temporaries
 from memplan_server.timeline import Category, Convolution, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
@@ -74,6 +75,8 @@ class Recorder(FakeTensorMode):
         self.module = -1
         """Index of the module whose forward runs; -1 for none."""
         self.micro_step = 0
+        self.conditions = True
+        """What conditions on values that are not known are taken to be."""
         self._device_type = device.type
         self._category: Category | None = None
         self._phase = Phase.SETUP
@@ -95,8 +98,10 @@ class Recorder(FakeTensorMode):
             return super().__torch_dispatch__(func, types, args, kwargs)
         if func is _SCALAR_READ:
             return self._read_scalar(args[0])
-        if self._phase is Phase.BACKWARD and accumulation.in_place(func, args, self._unshared):
-            return self.execute(torch.ops.aten.add_.Tensor, *args)
+        if self._phase is Phase.BACKWARD:
+            on_gpu = accumulation.in_place(func, args, self._unshared)
+            if on_gpu is not None:
+                return self.execute(on_gpu, *args)
         packet = func._overloadpacket
         if func in _KERNELS:
             made = _KERNELS[func](self, *args, **(kwargs or {}))
@@ -129,15 +134,9 @@ class Recorder(FakeTensorMode):
         found = known.result_of(func, args, kwargs)
         if found is None:
             raise
-        result, assumptions = found
-        for sentence in assumptions:
+        for sentence in found[1]:
             self.assume(sentence)
-        if not isinstance(result, torch.Tensor):
-            return result
-        size, dtype = tuple(result.shape), result.dtype
-        made = self.execute(_ATEN.new_empty.default, args[0], size, dtype=dtype)
-        known.state(made, result, assumptions)
-        return made
+        return masks.made(self, args[0], *found)
 
     def values_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor's values, if they are known; what they rest on is stated in the answer."""
@@ -238,10 +237,10 @@ class Recorder(FakeTensorMode):
         if values is not None:
             return values.item()
         if dtype == torch.bool:
-            self.assume("conditions read from tensors (`mask.all()`, `bool(tensor)`) are true")
-            return True
+            self.assume(known.CONDITIONS[self.conditions])
+            return self.conditions
         if tensor.device.type == self._device_type:
-            self.assume("numbers read from tensors (`tensor.item()`) are 1")
+            self.assume(known.NUMBERS)
         return 1.0 if dtype.is_floating_point else 1
 
     def assume(self, sentence: str) -> None:

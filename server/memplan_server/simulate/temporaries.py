@@ -10,6 +10,7 @@ the batch size in steps; little else is held when that is computed, at the end o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -112,14 +113,19 @@ def _flash_attn_backward(
 def _flash_buffers(rows: int, heads: int, head_dim: int) -> list[int]:
     """The sums of gradient and output, and the gradient of the query in float32.
 
-    Source: `mha_bwd` and `mha_varlen_bwd` in
+    Source: `softmax_d`, `dq_accum` and `head_size_rounded` of `mha_bwd` and `mha_varlen_bwd` in
     aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
     """
-    return [rows * heads * 4, rows * heads * _rounded(head_dim, 32) * 4]
+    columns = _rounded(head_dim, 32 if head_dim <= 128 else 64)
+    return [rows * heads * 4, rows * heads * columns * 4]
 
 
 def _expanded(heads: int, key: Tensor, dim: int) -> list[int]:
-    """Gradients of keys and values for each head, where several heads share one. Same source."""
+    """Gradients of keys and values for each head of the query, where several share one.
+
+    They are summed into the results, so both are there at once. Source: `dk_expanded` and
+    `dv_expanded` of `mha_bwd` and `mha_varlen_bwd`, made where `num_heads_k != num_heads`.
+    """
     shared = key.shape[dim]
     return [] if shared == heads else [key.nbytes // shared * heads] * 2
 
@@ -136,6 +142,25 @@ def _efficient_attention_backward(
     return [batch * heads * length * 4]
 
 
+def _index_put(
+    values: Tensor,
+    indices: Sequence[Tensor | None],
+    source: Tensor,
+    accumulate: bool = False,
+    *rest: Any,
+) -> list[int]:
+    """Where rows may meet they are sorted first: places, their order, both sorted, and as much for
+    the sort.
+
+    Source: `index_put_with_sort_kernel` in aten/src/ATen/native/cuda/Indexing.cu.
+    """
+    if not accumulate:
+        return []
+    masks = (torch.bool, torch.uint8)
+    dims = max(1 if i.dtype in masks else i.dim() for i in indices if i is not None)
+    return [8 * math.prod(source.shape[:dims])] * 6
+
+
 def _rounded(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
@@ -144,5 +169,6 @@ TEMPORARIES: dict[Any, Callable[..., Sequence[int]]] = {
     _ATEN._scaled_dot_product_flash_attention_backward.default: _flash_attention_backward,
     _ATEN._flash_attention_backward.default: _flash_attn_backward,
     _ATEN._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_backward,
+    _ATEN.index_put_.default: _index_put,
 }
 """Bytes of what each operator allocates after its results and frees before it returns."""

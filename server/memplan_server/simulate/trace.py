@@ -17,17 +17,16 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from memplan.fakes import hardware, known, routing
 from memplan.types import GraphInput, InputTensor, TrainingJob
 from memplan_server.models import BuiltModel
 from memplan_server.simulate import (
     attention,
     autocast,
+    detection,
     device,
     flash,
-    known,
-    libraries,
     placing,
-    routing,
 )
 from memplan_server.simulate.recorder import Recorder, Recording
 from memplan_server.timeline import Category, Int64, Module, Phase, Timeline, UInt8
@@ -52,7 +51,7 @@ class Execution:
 
 def trace_affine(job: TrainingJob, built: BuiltModel, gpu: tuple[int, int]) -> Timeline | None:
     """The timeline at every batch size, or None when the events depend on the batch size."""
-    if built.fixed_batch_size:
+    if built.fixed_batch_size or built.per_sample:
         return None
     prepare(job, built.module)
     first, second = (execute(job, built, gpu, batch_size) for batch_size in BATCH_SIZES)
@@ -92,11 +91,13 @@ def execute(
     recorder = recorder or Recorder(simulated, cudnn_benchmark=job.cudnn_benchmark)
     attention.target(gpu)
     routing.route(job.assumptions.routing)
+    recorder.conditions = not job.assumptions.conditions_are_false
     autocast.on_weight_cast(lambda copy: recorder.mark([copy], Category.AUTOCAST_COPY))
     with (
         _collected_by_step(),
-        libraries.unaware_of_fake_tensors(),
+        hardware.as_on_hardware(),
         flash.stands_in(),
+        detection.described(),
         placing.restored(built.module),
         recorder,
         _modules_followed(recorder, built.module),
@@ -227,7 +228,7 @@ def _assemble(
         traced_batch_sizes=BATCH_SIZES if affine else (done.batch_size,),
         traits=_traits(recording.operators, built.module),
         kernel_classes=attention.same_choices(),
-        assumptions=(*built.assumptions, *recording.assumptions),
+        assumptions=tuple(dict.fromkeys((*built.assumptions, *recording.assumptions))),
     )
 
 

@@ -34,7 +34,7 @@ from memplan_server.timeline import Timeline
 
 __all__ = ["initialize", "list_models", "trace"]
 
-_LIBRARIES = ("torch", "torchvision", "timm", "transformers")
+_LIBRARIES = ("torch", "torchvision", "timm", "transformers", "diffusers")
 _CACHED_SHAPES = 50_000
 """Entries of PyTorch's cache of operator shapes above which it is emptied: about 100 MB."""
 

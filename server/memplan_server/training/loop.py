@@ -113,6 +113,7 @@ class Loop:
             init_scale=_FIRST_SCALE,
             enabled=self.job.precision is Precision.AMP_FP16,
         )
+        self._loss_kind = loss_of(self.job, self.built)
         self._kept: dict[str, Any] = {}
 
     def step(self) -> None:
@@ -157,7 +158,8 @@ class Loop:
 
     def _batch(self, specs: Sequence[InputTensor | GraphInput]) -> list[torch.Tensor]:
         with self.observer.category(Category.INPUT):
-            return [self._input(spec) for spec in specs]
+            samples = self.batch_size if self.built.per_sample else 1
+            return [self._input(spec) for _ in range(samples) for spec in specs]
 
     def _input(self, spec: InputTensor | GraphInput) -> torch.Tensor:
         dtype = torch_dtype(spec.dtype)
@@ -169,12 +171,20 @@ class Loop:
         return tensor
 
     def _forward(self, inputs: list[torch.Tensor], labels: list[torch.Tensor]) -> Any:
+        if self.built.per_sample:
+            return self.built.module(inputs, self._by_sample(labels))
         specs = self.built.inputs
         pairs = list(zip(specs, inputs, strict=True))
         positional = [t for s, t in pairs if isinstance(s, GraphInput) or not s.name]
         named = {s.name: t for s, t in pairs if isinstance(s, InputTensor) and s.name}
         named |= {s.name: t for s, t in zip(self.built.labels, labels, strict=True)}
         return self.built.module(*positional, **named, **self.built.options)
+
+    def _by_sample(self, labels: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """The labels of each sample, by name."""
+        names = [spec.name for spec in self.built.labels]
+        rows = zip(*[iter(labels)] * len(names), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = _AUTOCAST.get(self.job.precision)
@@ -190,7 +200,7 @@ class Loop:
 
     def _make_targets(self) -> None:
         """Targets come with the batch, but have the output's shape: at first, room is kept."""
-        if self.built.returns_loss or self.job.loss is Loss.MEAN:
+        if self.built.returns_loss or self._loss_kind is Loss.MEAN:
             return
         if not self.target_specs:
             if self._target_room is None:
@@ -209,12 +219,12 @@ class Loop:
         if self.built.returns_loss:
             return extract_loss(outputs)
         results = extract_outputs(outputs)
-        if self.job.loss is Loss.MEAN:
+        if self._loss_kind is Loss.MEAN:
             losses = [result.mean() for result in results]
         else:
             if not self._targets:
                 self._first_targets(results)
-            function = _ELEMENTWISE.get(self.job.loss, _F.cross_entropy)
+            function = _ELEMENTWISE.get(self._loss_kind, _F.cross_entropy)
             losses = [function(r, t) for r, t in zip(results, self._targets, strict=True)]
         total = losses[0]
         for loss in losses[1:]:
@@ -222,7 +232,7 @@ class Loop:
         return total
 
     def _first_targets(self, results: Sequence[torch.Tensor]) -> None:
-        for spec in target_specs(self.job, results):
+        for spec in target_specs(self._loss_kind, results):
             self.target_specs.append(spec)
             if self._target_room is not None:
                 self.observer.fill(self._target_room)
@@ -269,9 +279,14 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=self.job.loop.zero_grad_set_to_none is not False)
 
 
-def target_specs(job: TrainingJob, results: Sequence[torch.Tensor]) -> list[TargetSpec]:
+def loss_of(job: TrainingJob, built: BuiltModel) -> Loss:
+    """What computes the loss of the outputs."""
+    return built.default_loss if job.loss is Loss.UNSPECIFIED else job.loss
+
+
+def target_specs(loss: Loss, results: Sequence[torch.Tensor]) -> list[TargetSpec]:
     """What targets look like for these outputs: class indices, or numbers like the output."""
-    if job.loss in _ELEMENTWISE:
+    if loss in _ELEMENTWISE:
         return [TargetSpec(shape=tuple(r.shape), dtype=r.dtype) for r in results]
     return [
         TargetSpec(shape=(r.shape[0], *r.shape[2:]), dtype=torch.int64, classes=r.shape[1])

@@ -14,7 +14,10 @@ __all__ = ["batch_of", "shape_of"]
 
 
 def shape_of(built: BuiltModel, spec: InputTensor | GraphInput, batch_size: int) -> tuple[int, ...]:
-    """Shape of an input for a batch."""
+    """Shape of an input for a batch; for a sample of it where each has tensors of its own."""
+    if built.per_sample:
+        assert isinstance(spec, InputTensor)
+        return spec.shape
     if isinstance(spec, InputTensor) and spec.name in built.flattened:
         return (batch_size * spec.shape[0], *spec.shape[1:])
     return input_shape(spec, batch_size)
@@ -27,6 +30,8 @@ def batch_of(
     stated = built.stated.get(spec.name)
     if stated is None:
         return None
+    if built.per_sample:
+        return stated.row.clone()
     rows = stated.row.expand(batch_size, *stated.row.shape).clone()
     if stated.padded and batch_size > 1:
         rows[1:, ..., -1] = 0  # the first sample is the longest

@@ -256,6 +256,8 @@ def _loop(loop: TrainingLoop, at: str) -> Violations:
 def _assumptions(assumptions: Assumptions, at: str) -> Violations:
     images = assumptions.images_per_sample
     yield from whole(f"{at}.images_per_sample", images, 1, 1_024, unset=True)
+    boxes = assumptions.boxes_per_image
+    yield from whole(f"{at}.boxes_per_image", boxes, 1, 10_000, unset=True)
 
 
 def _allocator(allocator: AllocatorSettings, at: str) -> Violations:

@@ -18,6 +18,7 @@ from memplan.types import (
     PlanJobRequest,
     ProfileMemoryRequest,
     RecommendBatchSizeRequest,
+    TrainingJob,
 )
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.planning import CONFIDENCE
@@ -59,6 +60,7 @@ def _estimate_memory(request: EstimateMemoryRequest) -> Violations:
 
 def _recommend_batch_size(request: RecommendBatchSizeRequest) -> Violations:
     yield from job_violations(request.job, "job", batch_required=False)
+    yield from _searchable(request.job)
     yield from _gpus(request.gpus)
     yield from _headroom(request.headroom_fraction)
     yield from whole("multiple_of", request.multiple_of, 1, LARGEST_MULTIPLE, unset=True)
@@ -68,6 +70,7 @@ def _recommend_batch_size(request: RecommendBatchSizeRequest) -> Violations:
 
 def _plan_accumulation(request: PlanAccumulationRequest) -> Violations:
     yield from job_violations(request.job, "job", batch_required=False)
+    yield from _searchable(request.job)
     yield from _gpu(request.gpu, "gpu")
     yield from whole("global_batch_size", request.global_batch_size, 1, LARGEST_GLOBAL_BATCH)
     yield from _data_parallel(request.global_batch_size, request.data_parallel_size)
@@ -77,11 +80,7 @@ def _plan_accumulation(request: PlanAccumulationRequest) -> Violations:
 
 def _plan_job(request: PlanJobRequest) -> Violations:
     yield from job_violations(request.job, "job", batch_required=True)
-    graph = request.job.model.graph
-    if graph is not None and graph.fixed_batch_size:
-        only = f"The graph holds for a batch of {graph.fixed_batch_size} only, and a plan searches"
-        said = f"{only} others: ask for an estimate (EstimateMemory) instead."
-        yield Violation("job.model.graph.fixed_batch_size", said)
+    yield from _searchable(request.job)
     yield from _gpus(request.gpus)
     size = request.global_batch_size
     yield from whole("global_batch_size", size, 1, LARGEST_GLOBAL_BATCH, unset=True)
@@ -100,10 +99,21 @@ def _profile_memory(request: ProfileMemoryRequest) -> Violations:
     yield from text("gpu_type", request.gpu_type, longest=LONGEST_NAME)
     if request.time_limit is not None and request.time_limit <= timedelta():
         yield Violation("time_limit", "must be above 0; leave it out for 60 s.")
+    if request.find_batch_size:
+        yield from _searchable(request.job)
     if request.find_batch_size and request.device_type is DeviceType.CPU:
         yield Violation(
             "find_batch_size", "takes a CUDA GPU: how fast a CPU is tells nothing of a GPU."
         )
+
+
+def _searchable(job: TrainingJob) -> Violations:
+    """For requests that try other batch sizes than the job's."""
+    graph = job.model.graph
+    if graph is not None and graph.fixed_batch_size:
+        only = f"The graph holds for a batch of {graph.fixed_batch_size} only, and this searches"
+        said = f"{only} others: ask for an estimate (EstimateMemory) instead."
+        yield Violation("job.model.graph.fixed_batch_size", said)
 
 
 def _gpus(gpus: Sequence[GpuTarget]) -> Violations:

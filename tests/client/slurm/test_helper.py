@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_server import FakePlanner
@@ -24,9 +25,9 @@ JOB = "{model: torchvision/resnet50, batch_size: 64}"
 
 
 @contextmanager
-def helping(folder: Path, target: str) -> Iterator[Path]:
+def helping(folder: Path, target: str, **more: Any) -> Iterator[Path]:
     """A helper of a cluster with one T4; its socket."""
-    config = Config(server=target, socket=str(folder / "s"), gpus={"t4": "nvidia-t4"})
+    config = Config(server=target, socket=str(folder / "s"), gpus={"t4": "nvidia-t4"}, **more)
     inventory = Inventory(60, ["echo", "n1|gpu*|gpu:t4:1|(null)"])
     with Helper(config, inventory).running():
         yield Path(config.socket)
@@ -69,6 +70,15 @@ def test_a_plan_becomes_lines(tmp_path: Path, fitting: FakePlanner) -> None:
     assert ["message", "nvidia-t4%3A%20It%20is%20small."] in rows
     assert ["env", "MEMPLAN_MICRO_BATCH_SIZE", "64"] in rows
     assert ["set", "gres", "gpu%3A1"] in rows
+
+
+def test_it_says_who_it_is(tmp_path: Path, fitting: FakePlanner) -> None:
+    (tmp_path / "token").write_text("slurm")
+    token = {"token_file": str(tmp_path / "token"), "plaintext_token": True}
+    with helping(tmp_path, f"{fitting.target},{fitting.target}", **token, retries=2) as path:
+        rows, _ = ask(path, "submit", job=JOB)
+    assert ["env", "MEMPLAN_MICRO_BATCH_SIZE", "64"] in rows
+    assert fitting.tokens[0] == "Bearer slurm"
 
 
 def test_a_job_file_is_read_by_who_asks(tmp_path: Path, fitting: FakePlanner) -> None:

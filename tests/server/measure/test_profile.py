@@ -145,6 +145,7 @@ def test_the_affordable_batch_is_bound_by_time_and_by_memory() -> None:
     step = times.median * 3  # warm-up and measured steps at a batch size of 2
     assert largest_affordable(asked, first, 1e6) == 4096
     assert largest_affordable(asked, first, 0.0) == 2
+    assert largest_affordable(asked, first, -1000 * step) == 2  # the first step took too long
     assert largest_affordable(asked, first, step * 33 / 2) == 32
     small = replace(asked, host_memory_bytes=first.measurement.peak_allocated_bytes)
     assert largest_affordable(small, first, 1e6) == 2

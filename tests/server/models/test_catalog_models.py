@@ -77,7 +77,7 @@ def test_every_name_is_listed_once_and_sorted() -> None:
     names = list_models()
     assert list(names) == sorted(set(names))
     assert {"torchvision/resnet50", "timm/resnet50", "transformers/bert"} <= set(names)
-    assert "torchvision/fasterrcnn_resnet50_fpn" not in names
+    assert "torchvision/raft_large" not in names
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_every_name_is_listed_once_and_sorted() -> None:
         ("resnet50", "torchvision/resnet50"),
         ("keras/resnet50", "timm/resnet50"),
         ("transformers/bertt", "transformers/bert"),
-        ("torchvision/fasterrcnn_resnet50_fpn", "torchvision/fcn_resnet50"),
+        ("torchvision/fasterrcnn_resnet50", "torchvision/fasterrcnn_resnet50_fpn"),
     ],
 )
 def test_unknown_names_come_with_the_nearest(name: str, near: str) -> None:
@@ -296,6 +296,59 @@ def test_inputs_that_torchvision_cannot_take(tensors: tuple[InputTensor, ...], f
 def test_images_come_in_the_type_of_the_weights() -> None:
     built = build(named("torchvision/resnet18", precision=Precision.FP16))
     assert built.inputs[0].dtype is DataType.FLOAT16
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "said"),
+    [
+        ("deepseek_v2", {"num_hidden_layers": 2}, "num_experts_per_tok is 6"),
+        ("lfm2_moe", {"num_hidden_layers": 4}, "layer_types is that of published models"),
+        ("xmod", {"num_hidden_layers": 2}, "default_language is en_XX"),
+    ],
+)
+def test_what_transformers_leaves_open_is_filled_in(
+    name: str, config: dict[str, Any], said: str
+) -> None:
+    built = build(named(f"transformers/{name}", config=config))
+    assert any(sentence.startswith(said) for sentence in built.assumptions)
+
+
+def test_a_task_with_several_classes_takes_the_first() -> None:
+    built = build(named("transformers/deit", config={"num_hidden_layers": 1}))
+    assert type(built.module).__name__ == "DeiTForImageClassification"
+
+
+def test_what_is_given_is_not_filled_in() -> None:
+    config = {"num_hidden_layers": 2, "num_experts_per_tok": 2}
+    built = build(named("transformers/deepseek_v2", config=config))
+    assert not any("num_experts_per_tok" in said for said in built.assumptions)
+
+
+TEXT = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+TEXT |= {"num_attention_heads": 4, "num_key_value_heads": 4}
+
+
+def test_images_of_each_sample_apart() -> None:
+    vision = {"image_size": 64, "patch_size": 16, "hidden_size": 64, "num_hidden_layers": 1}
+    config = {"text_config": TEXT, "vision_config": vision | {"num_attention_heads": 4}}
+    built = build(named("transformers/smolvlm", config=config))
+    (pixels,) = [tensor for tensor in built.inputs if tensor.name == "pixel_values"]
+    assert pixels.shape == (1, 3, 64, 64)  # of each sample: five dimensions in all
+    assert not built.flattened
+
+
+def test_vision_parts_are_as_wide_as_the_text() -> None:
+    vision = {"depth": 1, "hidden_size": 64, "num_heads": 4, "deepstack_visual_indexes": []}
+    config = {"text_config": TEXT | {"head_dim": 16}, "vision_config": vision}
+    built = build(named("transformers/qwen3_vl", config=config))
+    assert any("out_hidden_size of the vision part is 64" in said for said in built.assumptions)
+
+
+def test_images_described_by_more_than_pixels_are_left_out() -> None:
+    config = {"text_config": {"num_hidden_layers": 1}, "vision_config": {"num_hidden_layers": 1}}
+    refused = violation(named("transformers/llava_next", config=config))
+    assert "image_sizes" in refused.description
+    assert "Capture the module" in refused.description
 
 
 def test_timms_attention_can_be_written_out() -> None:

@@ -90,7 +90,7 @@ def test_more_confidence_never_gives_more(
 
 
 def test_a_verdict_may_need_less_confidence() -> None:
-    timelines, large = Fixed(traits=("recurrent",)), gpu(80 << 30, "large")
+    timelines, large = Fixed(), gpu(80 << 30, "large")
     low, high = (
         estimate_memory(timelines, job(512), large, confidence=c).upper_bound_bytes
         for c in (0.9, 0.99)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._meta_registrations import meta_grouped_mm
 
-from memplan_server.simulate import kernels
+from memplan.fakes.hardware import grouped_mm
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -30,9 +30,9 @@ def test_grouped_products_have_pytorchs_shape_and_padding(
     offsets = meta(4, dtype=torch.int32) if grouped else None
     right = meta(*b).transpose(-2, -1).contiguous().transpose(-2, -1)
     expected = meta_grouped_mm(meta(*a), right, offsets)
-    made = kernels._grouped_mm(meta(*a), right, offsets)
+    made = grouped_mm(meta(*a), right, offsets)
     assert made.shape == expected.shape
     assert made.stride() == expected.stride()
-    single = kernels._grouped_mm(meta(*a, dtype=torch.float32), right.float(), offsets)
+    single = grouped_mm(meta(*a, dtype=torch.float32), right.float(), offsets)
     assert single.shape == expected.shape
     assert single.dtype == torch.float32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,13 +11,15 @@ import torch
 from jobs import catalog_job, mnist
 from torch import nn
 
-from memplan.types import Assumptions, DataType, InputTensor, Padding, Precision, Routing
+from memplan.fakes import known
+from memplan.fakes.routing import CHOICES, route
+from memplan.types import Assumptions, DataType, InputTensor, Loss, Padding, Precision, Routing
 from memplan_server import models
 from memplan_server.errors import InvalidJob
 from memplan_server.models import BuiltModel
+from memplan_server.simulate import device, worker
 from memplan_server.simulate import trace as tracing
-from memplan_server.simulate import worker
-from memplan_server.simulate.routing import CHOICES, route
+from memplan_server.simulate.recorder import Recorder
 from memplan_server.timeline import Timeline
 
 SMALL = {
@@ -138,6 +142,133 @@ def test_a_known_mask_selects_what_it_selects() -> None:
     timeline = tracing.trace_affine(mnist(), built, AMPERE)
     assert timeline is not None
     assert timeline.assumptions == ()
+
+
+def known_after(make: Callable[[torch.device], torch.Tensor]) -> torch.Tensor | None:
+    where = device.register()
+    with Recorder(where):
+        return known.value_of(make(where))
+
+
+def written_through_a_view(where: torch.device) -> torch.Tensor:
+    made = torch.arange(4, device=where) * torch.empty((), dtype=torch.int64, device=where).fill_(2)
+    made[1:3] = 9
+    return made
+
+
+CONSTANT = torch.tensor([3, 1, 2])
+
+
+def moved_from_the_host(where: torch.device) -> torch.Tensor:
+    return CONSTANT.to(where) + torch.tensor(1, device=where)
+
+
+def rank_of_something_unknown(where: torch.device) -> torch.Tensor:
+    return torch.randn(1, 3, device=where).sort(1)[1] < 2
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (written_through_a_view, [0, 9, 9, 6]),
+        (moved_from_the_host, [4, 2, 3]),
+        (lambda where: torch.randperm(3, device=where), [0, 1, 2]),
+        (rank_of_something_unknown, [[True, True, False]]),
+        (lambda where: torch.empty(2, device=where).fill_(5).mul_(2), [10, 10]),
+    ],
+)
+def test_values_are_followed(
+    make: Callable[[torch.device], torch.Tensor], value: list[Any]
+) -> None:
+    found = known_after(make)
+    assert found is not None
+    assert found.tolist() == value
+
+
+def unknown_in_part(where: torch.device) -> torch.Tensor:
+    made = torch.zeros(3, device=where)
+    made[1:] = torch.randn(2, device=where)
+    return made
+
+
+def constant_written_to(where: torch.device) -> torch.Tensor:
+    made = torch.tensor([1.0, 2.0], device=where)
+    made.mul_(torch.randn(2, device=where))
+    return made
+
+
+@pytest.mark.parametrize("make", [unknown_in_part, constant_written_to])
+def test_what_is_not_known_is_not_taken_for_known(
+    make: Callable[[torch.device], torch.Tensor],
+) -> None:
+    assert known_after(make) is None
+
+
+class _Conditional(nn.Module):
+    """Wider where all of its input is positive, which it never is known to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow, self.wide = nn.Linear(784, 10), nn.Linear(784, 1000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        out: torch.Tensor = self.wide(x) if (x > 0).all() else self.narrow(x)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("are_false", "features", "said"), [(False, 1000, "are true"), (True, 10, "are false")]
+)
+def test_unknown_conditions_are_what_the_job_says(
+    are_false: bool, features: int, said: str
+) -> None:
+    with torch.device("meta"):
+        image = InputTensor(shape=(1, 28, 28), dtype=DataType.FLOAT32)
+        built = BuiltModel(module=_Conditional(), inputs=(image,))
+    job = replace(mnist(), assumptions=Assumptions(conditions_are_false=are_false))
+    timeline = tracing.trace_affine(job, built, AMPERE)
+    assert timeline is not None
+    wide = {e for e in timeline.events.tolist() if e >= 0 and timeline.sizes(8)[e] == 8 * 1000 * 4}
+    assert bool(wide) == (features == 1000)
+    (sentence,) = timeline.assumptions
+    assert said in sentence
+    assert ("conditions_are_false" in sentence) == are_false
+
+
+class _Sliding(nn.Module):
+    """Sizes by `torch.div` of numbers, and a mask written to through a view, as Longformer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros((2, x.shape[0], 10), device=x.device)[0]
+        mask[mask == 0] = 3.0
+        chunks = int(torch.div(10, 5, rounding_mode="trunc"))
+        assert chunks == 2
+        out: torch.Tensor = self.linear(x.flatten(1)).view(x.shape[0], chunks, 5)
+        return out if (mask > 2).all() else self.linear(x)
+
+
+def test_views_and_numbers_are_followed() -> None:
+    with torch.device("meta"):
+        image = InputTensor(shape=(1, 28, 28), dtype=DataType.FLOAT32)
+        built = BuiltModel(module=_Sliding(), inputs=(image,))
+    timeline = tracing.trace_affine(replace(mnist(), loss=Loss.MEAN), built, AMPERE)
+    assert timeline is not None
+    assert timeline.assumptions == ()
+
+
+def test_switch_transformers_has_sparse_layers() -> None:
+    config = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_heads": 4, "num_layers": 2}
+    config |= {"num_decoder_layers": 2, "num_experts": 8, "vocab_size": 512}
+    config |= {"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
+    timeline = traced("transformers/switch_transformers", config, precision=Precision.BF16)
+    assert timeline.affine
+    assert any("experts.expert_7" in module.path for module in timeline.modules)
+    assert any("routing: balanced" in said for said in timeline.assumptions)
 
 
 @pytest.mark.parametrize("padding", [Padding.NONE, Padding.PADDED, Padding.PACKED])

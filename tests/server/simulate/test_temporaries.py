@@ -67,19 +67,34 @@ def test_what_is_not_contiguous_is_copied(function: Function, copies: tuple[int,
     assert size not in backward
 
 
-def test_gradients_of_attention_have_buffers_of_their_own() -> None:
-    batch, heads, length, head_dim = 2, 3, 100, 64
+def attention_backward(batch: int, heads: int, key_heads: int, length: int, dim: int) -> list[int]:
+    """Sizes of everything that attention and its gradient allocate, in bfloat16."""
     simulated_attention.target((8, 0))  # flash attention
     recorder = Recorder(device.register())
     with recorder:
         q, k, v = (
             torch.empty(
-                batch, heads, length, head_dim, dtype=torch.bfloat16, device=device.register()
+                batch, count, length, dim, dtype=torch.bfloat16, device=device.register()
             ).requires_grad_()
-            for _ in range(3)
+            for count in (heads, key_heads, key_heads)
         )
-        functional.scaled_dot_product_attention(q, k, v).sum().backward()
-    sizes = [s.nbytes for s in recorder.recording.storages]
-    rows = batch * heads * 128  # lengths are rounded up
+        out = functional.scaled_dot_product_attention(q, k, v, enable_gqa=heads != key_heads)
+        out.sum().backward()
+    return [s.nbytes for s in recorder.recording.storages]
+
+
+@pytest.mark.parametrize(("head_dim", "rounded"), [(64, 64), (80, 96), (160, 192), (192, 192)])
+def test_gradients_of_attention_have_buffers_of_their_own(head_dim: int, rounded: int) -> None:
+    sizes = attention_backward(2, 3, 3, 100, head_dim)
+    rows = 2 * 3 * 128  # lengths are rounded up
     assert rows * 4 in sizes
-    assert rows * head_dim * 4 in sizes
+    assert rows * rounded * 4 in sizes
+
+
+def test_gradients_of_shared_keys_are_made_for_each_head_first() -> None:
+    of_all_heads = 2 * 8 * 100 * 64 * 2
+    plain = attention_backward(2, 8, 8, 100, 64)
+    grouped = attention_backward(2, 8, 2, 100, 64)
+    # Keys, values and their gradients are smaller, and two gradients for all heads are added.
+    assert grouped.count(of_all_heads // 4) == 4
+    assert grouped.count(of_all_heads) == plain.count(of_all_heads) - 4 + 2

@@ -39,8 +39,8 @@ def test_verdicts_are_counted_whether_kept_or_fresh(fake: Served) -> None:
 
 def test_work_is_seen(fake: Served) -> None:
     call = fake.stub.EstimateMemory.future(estimate("hang"))
+    fake.wait_for('memplan_workers{state="busy"}')  # with the one that hangs
     others = [fake.stub.EstimateMemory.future(estimate("slow", n)) for n in (1, 2)]
-    fake.wait_for('memplan_workers{state="busy"}')
     fake.wait_for("memplan_requests_in_flight", 3)
     fake.wait_for("memplan_worker_tasks_queued")
     for waiting in (call, *others):

@@ -9,6 +9,8 @@ route. Nothing is computed before it is asked for.
     known.follow(func, args, kwargs, out)           # after each operator
     value = known.value_of(tensor)                  # None where it depends on something unknown
 
+Tensors that are really there, which a model keeps as plain attributes, are known as they are.
+
 Known limitation: a view made before its base is written to in place keeps the values it had.
 """
 
@@ -22,11 +24,19 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from memplan_server.simulate import routing
+from memplan.fakes import routing
 
-__all__ = ["Known", "follow", "known_of", "state", "value_of"]
+__all__ = ["CONDITIONS", "NUMBERS", "Known", "follow", "known_of", "state", "value_of"]
 
-_MOST_ELEMENTS = 1 << 26
+CONDITIONS = {
+    truth: f"conditions read from tensors (`mask.all()`, `bool(tensor)`) are {said}"
+    for truth, said in ((True, "true"), (False, "false (conditions_are_false)"))
+}
+"""What is said where the value of a condition is not known, by what it is taken to be."""
+NUMBERS = "numbers read from tensors (`tensor.item()`) are 1"
+"""What is said where the value of a number is not known."""
+
+_MOST_BYTES = 1 << 29
 """Larger tensors are not followed: their values would take too much memory here."""
 _ATTRIBUTE = "_memplan_known"
 _ATEN = torch.ops.aten
@@ -41,13 +51,31 @@ _FILLED: dict[Any, int | None] = {
     _ATEN.full.default: _FULL,
     _ATEN.full_like.default: _FULL,
     _ATEN.new_full.default: _FULL,
+    _ATEN.scalar_tensor.default: _FULL,
 }
 """Operators whose result does not depend on the values of tensors, and what they fill it with."""
 _RANGES = (_ATEN.arange.default, _ATEN.arange.start, _ATEN.arange.start_step)
 _CHANCE = (_ATEN.rand.default, _ATEN.rand_like.default)
 _ASSUMED_CHANCE = "random numbers that a model decides by (layer drop) are one half"
-_MADE_ANEW = {*_FILLED, *_RANGES, *_CHANCE, *routing.CHOICES}
+_ASSUMED_SAMPLE = "random samples (`randperm`) are the first elements"
+_SORTS = (_ATEN.sort.default, _ATEN.sort.stable)
+_ASSUMED_ORDER = "numbers that are sorted, and not known, are in order"
+_MADE_ANEW = {
+    *_FILLED,
+    *_RANGES,
+    *_CHANCE,
+    *_SORTS,
+    _ATEN.randperm.default,
+    *routing.CHOICES,
+}
 """Operators whose result is known whatever is known of their arguments."""
+_OVERWRITING = (
+    _ATEN.copy_.default,
+    _ATEN.fill_.Scalar,
+    _ATEN.fill_.Tensor,
+    _ATEN.zero_.default,
+)
+"""Operators after which it does not matter what a tensor held before."""
 _UNCERTAIN = torch.Tag.nondeterministic_seeded
 
 Sentences = frozenset[str]
@@ -82,7 +110,10 @@ def state(tensor: torch.Tensor, value: torch.Tensor, assumptions: Iterable[str] 
 
 def known_of(tensor: Any) -> Known | None:
     """What is known of a tensor."""
-    return getattr(tensor, _ATTRIBUTE, None)
+    noted: Known | None = getattr(tensor, _ATTRIBUTE, None)
+    if noted is None and _is_real(tensor) and not hasattr(tensor, _ATTRIBUTE):
+        return Known(lambda: tensor)
+    return noted
 
 
 def value_of(tensor: torch.Tensor) -> torch.Tensor | None:
@@ -129,6 +160,11 @@ def follow(func: Any, args: Any, kwargs: Any, out: Any) -> None:
                 _note(item, Known(part, made.assumptions))
 
 
+def _is_real(tensor: torch.Tensor) -> bool:
+    """Whether it has data, on the host."""
+    return not isinstance(tensor, FakeTensor) and tensor.device.type == "cpu"
+
+
 def _is_unknown(args: Any) -> bool:
     """Whether the first argument tells already that not all are known: most do."""
     return bool(args) and isinstance(args[0], FakeTensor) and known_of(args[0]) is None
@@ -144,11 +180,17 @@ def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Kno
     if func in _CHANCE and out.numel() == 1:
         made = functools.partial(_filled, out.shape, 0.5, out.dtype)
         return Known(made, frozenset([_ASSUMED_CHANCE]))
-    if not inputs or _UNCERTAIN in func.tags:
+    if func is _ATEN.randperm.default:
+        return Known(functools.partial(torch.arange, args[0]), frozenset([_ASSUMED_SAMPLE]))
+    if _UNCERTAIN in func.tags or not (inputs or _is_constant(func, args)):
         return None
     if all(known_of(t) is not None for t in inputs):
         make = functools.partial(_execute, func, _held(args), _held(kwargs))
         return Known(make, _all_assumptions(inputs))
+    if func in _SORTS:
+        dim = args[1] if len(args) > 1 else kwargs.get("dim", -1)
+        in_order = functools.partial(_in_order, tuple(args[0].shape), dim)
+        return Known(in_order, frozenset([_ASSUMED_ORDER]))
     if func in routing.CHOICES:
         return Known(*routing.CHOICES[func](*args, **kwargs))
     return None
@@ -159,20 +201,51 @@ def _follow_write(
 ) -> None:
     """A tensor written to in place: its new values where all is known, else nothing any more."""
     target: Any = args[0] if writes == (0,) and args else None
-    sources = [t for t in inputs if t is not target] if func is _ATEN.copy_.default else inputs
-    plain = isinstance(target, FakeTensor) and not target._is_view()
-    if plain and sources and all(known_of(t) is not None for t in sources):
-        held = _held(args)
-        if func is _ATEN.copy_.default:
-            held = (Known(functools.partial(_filled, target.shape, 0, target.dtype)), *held[1:])
-        make = functools.partial(_execute_on_copy, func, held, _held(kwargs))
-        _note(target, Known(make, _all_assumptions(sources)))
-        return
+    if isinstance(target, FakeTensor):
+        others = [t for t in inputs if t is not target]
+        if target._is_view() and _write_part(func, args, kwargs, target, others):
+            return
+        if _write_whole(func, args, kwargs, target, others):
+            if target._is_view() and target._base is not None:
+                _forget(target._base)
+            return
     for index in writes:
         for written in _tensors(args[index] if index < len(args) else kwargs):
             _forget(written)
             if written._is_view() and written._base is not None:
                 _forget(written._base)
+
+
+def _write_whole(func: Any, args: Any, kwargs: Any, target: FakeTensor, others: list[Any]) -> bool:
+    """Note what a tensor holds now, by itself. False where that is not known."""
+    anew = func in _OVERWRITING
+    sources = others if anew else [target, *others]
+    if not sources and func is _ATEN.fill_.Scalar:
+        _note(target, Known(functools.partial(_filled, target.shape, args[1], target.dtype)))
+        return True
+    if not sources or not all(known_of(t) is not None for t in sources):
+        return False
+    held = _held(args)
+    if anew:
+        held = (Known(functools.partial(_filled, target.shape, 0, target.dtype)), *held[1:])
+    make = functools.partial(_execute_on_copy, func, held, _held(kwargs))
+    _note(target, Known(make, _all_assumptions(sources)))
+    return True
+
+
+def _write_part(func: Any, args: Any, kwargs: Any, view: FakeTensor, others: list[Any]) -> bool:
+    """Note what the base of a view and the view hold now. False where that is not known."""
+    base: Any = view._base
+    sources = [base, *others]
+    if not base.is_contiguous() or not all(known_of(t) is not None for t in sources):
+        return False
+    place = tuple(view.shape), view.stride(), int(view.storage_offset())
+    held = (_held(base), *_held(args)[1:])
+    make = functools.partial(_execute_on_part, func, place, held, _held(kwargs))
+    whole = Known(make, _all_assumptions(sources))
+    _note(base, whole)
+    _note(view, Known(functools.partial(_part_at, place, whole), whole.assumptions))
+    return True
 
 
 @functools.cache
@@ -183,7 +256,7 @@ def _writes(func: Any) -> tuple[int, ...]:
 
 
 def _note(tensor: FakeTensor, known: Known) -> None:
-    if tensor.numel() <= _MOST_ELEMENTS:
+    if tensor.numel() * tensor.element_size() <= _MOST_BYTES:
         setattr(tensor, _ATTRIBUTE, known)
     else:
         _forget(tensor)
@@ -191,7 +264,7 @@ def _note(tensor: FakeTensor, known: Known) -> None:
 
 def _forget(tensor: Any) -> None:
     if known_of(tensor) is not None:
-        delattr(tensor, _ATTRIBUTE)
+        setattr(tensor, _ATTRIBUTE, None)
 
 
 def _all_assumptions(inputs: Iterable[Any]) -> Sentences:
@@ -200,14 +273,21 @@ def _all_assumptions(inputs: Iterable[Any]) -> Sentences:
 
 
 def _tensors(value: Any) -> Iterator[Any]:
-    """The simulated tensors in arguments."""
-    if isinstance(value, FakeTensor):
+    """The tensors in arguments."""
+    if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
+
+
+def _is_constant(func: Any, args: Any) -> bool:
+    """Whether the result follows from numbers alone, as that of `torch.div(512, 64)` does."""
+    return not func.__name__.startswith("empty") and not any(
+        isinstance(argument, torch.Tensor) and argument.is_meta for argument in args
+    )
 
 
 def _held(value: Any) -> Any:
@@ -243,6 +323,26 @@ def _execute(func: Any, args: Any, kwargs: Any) -> Any:
 def _execute_on_copy(func: Any, args: Any, kwargs: Any) -> Any:
     target, *rest = _on_host(args)
     return func(target.clone(), *rest, **_on_host(kwargs))
+
+
+def _execute_on_part(func: Any, place: Any, args: Any, kwargs: Any) -> Any:
+    base, *rest = _on_host(args)
+    whole = base.clone(memory_format=torch.contiguous_format)
+    func(whole.as_strided(*place), *rest, **_on_host(kwargs))
+    return whole
+
+
+def _part_at(place: Any, whole: Known) -> Any:
+    return _on_host(whole).as_strided(*place)
+
+
+def _in_order(shape: tuple[int, ...], dim: int) -> tuple[None, torch.Tensor]:
+    """What sorting gives: values, which stay unknown, and indices."""
+    if not shape:
+        return None, torch.zeros((), dtype=torch.int64)
+    along = [1] * len(shape)
+    along[dim] = shape[dim]
+    return None, torch.arange(shape[dim]).view(along).expand(shape).contiguous()
 
 
 def _filled(shape: torch.Size, value: Any, dtype: torch.dtype) -> torch.Tensor:
