@@ -210,7 +210,7 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in taken]
 
 
-def wait_for(condition: Any, otherwise: str, folder: Path | None = None) -> None:
+def wait_for(condition: Callable[[], bool], otherwise: str, folder: Path | None = None) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + START_S
     while not condition():

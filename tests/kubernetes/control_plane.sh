@@ -2,24 +2,31 @@
 # Builds kube-apiserver, kube-controller-manager and kubectl into a folder, from the source package of
 # Debian 12, and leaves them there for the next time: tests/kubernetes/control_plane.sh FOLDER
 #
-# As root it installs Go and etcd. Nothing is changed in the machine's own list of package sources.
+# As root it installs Go and etcd. The machine's list of package sources stays as it is.
 set -euo pipefail
 
 version=1.20.2
-programs=(kube-apiserver kube-controller-manager kubectl)
+packages=(etcd-server golang-go golang-github-modern-go-reflect2-dev dpkg-dev)
+reflect=/usr/share/gocode/src/github.com/modern-go/reflect2
 mkdir -p "${1:?which folder?}"
 folder=$(realpath "$1")
 
 missing=()
-for program in "${programs[@]}"; do
+for program in kube-apiserver kube-controller-manager kubectl; do
     test -x "$folder/$program" || missing+=("./cmd/$program")
 done
-reflect=/usr/share/gocode/src/github.com/modern-go/reflect2
-if ! command -v etcd >/dev/null || { test ${#missing[@]} -gt 0 && ! { command -v go >/dev/null && test -d $reflect; }; }; then
-    test "$(id -u)" = 0 || { echo "Install etcd-server, golang-go and golang-github-modern-go-reflect2-dev, or run this as root." >&2; exit 1; }
+if test ${#missing[@]} -eq 0 && command -v etcd >/dev/null; then
+    exit 0
+fi
+. /etc/os-release
+if test "$ID $VERSION_ID" != "debian 12"; then
+    echo "It takes Debian 12, whose source package has all of Kubernetes." >&2
+    exit 1
+fi
+if ! dpkg --status "${packages[@]}" >/dev/null 2>&1; then
+    test "$(id -u)" = 0 || { echo "Install ${packages[*]}, or run this as root." >&2; exit 1; }
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-        etcd-server golang-go golang-github-modern-go-reflect2-dev dpkg-dev >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
 fi
 test ${#missing[@]} -gt 0 || exit 0
 
@@ -27,7 +34,8 @@ build=$folder/build
 mkdir -p "$build/lists" "$build/state/partial" "$build/src/k8s.io"
 # The machine's own sources, for source packages.
 for list in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
-    test ! -s $list || sed -E 's/^(Types: )?deb$/\1deb-src/; s/^deb /deb-src /' $list > "$build/lists/$(basename $list)"
+    test -s $list || continue
+    sed 's/^Types: deb$/Types: deb-src/; s/^deb /deb-src /' $list > "$build/lists/$(basename $list)"
 done
 apt=(apt-get -qq -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$build/lists"
     -o "Dir::State::lists=$build/state" -o APT::Sandbox::User="")
@@ -54,8 +62,9 @@ export GOPATH=$build GOCACHE=$build/cache GO111MODULE=off CGO_ENABLED=0
 schemas=pkg/generated/openapi/zz_generated.openapi
 if ! test -f $schemas.go; then # the package does not have what its own build generates
     go build -o "$build/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
-    types=$(grep -rl --include='*.go' '+k8s:openapi-gen=' pkg cmd plugin vendor/k8s.io/*/ | xargs -n1 dirname |
-        grep -Ev 'code-generator|sample-apiserver|kube-openapi' | sort -u | sed 's#^#k8s.io/kubernetes/#' | paste -sd,)
+    types=$(grep -rl --include='*.go' '+k8s:openapi-gen=' pkg cmd plugin vendor/k8s.io/*/ |
+        xargs -n1 dirname | grep -Ev 'code-generator|sample-apiserver|kube-openapi' |
+        sort -u | sed 's#^#k8s.io/kubernetes/#' | paste -sd,)
     "$build/openapi-gen" -i "$types" -p "k8s.io/kubernetes/$(dirname $schemas)" -O "$(basename $schemas)" \
         -h vendor/k8s.io/code-generator/hack/boilerplate.go.txt -r /dev/null
 fi

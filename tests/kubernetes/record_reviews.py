@@ -81,7 +81,7 @@ def _review(plane: ControlPlane, recorder: Recorder, item: Object, *words: str) 
     """The one of an object that is created, and then deleted again."""
     recorder.reviews.clear()
     _create(plane, item, *(words or ("apply",)))
-    review = recorder.of(item["kind"])[0]
+    review = recorder.of(item)[0]
     plane.kubectl("delete", item["kind"], "--all", "--namespace", "ml", "--wait=false")
     return review
 
@@ -99,7 +99,7 @@ def _updated(plane: ControlPlane, recorder: Recorder, job: Object) -> Object:
     _create(plane, job, "apply")
     wait_for(lambda: "active" in plane.get("job", name)["status"], "the Job gets no Pod")
     plane.kubectl("label", "job", name, "team=vision", "--namespace", "ml")
-    updates = recorder.of("Job", "UPDATE")
+    updates = recorder.of(job, "UPDATE")
     return next(r for r in updates if "labels" in r["request"]["object"]["metadata"])
 
 
@@ -111,8 +111,9 @@ def _pod_of_a_job(plane: ControlPlane, recorder: Recorder, job: Object) -> Objec
     job["spec"]["template"]["metadata"] = {"annotations": own}
     recorder.reviews.clear()
     _create(plane, job, "apply")
-    wait_for(lambda: bool(recorder.of("Pod")), "the Job gets no Pod")
-    return recorder.of("Pod")[0]
+    pod = {"kind": "Pod", "metadata": {"generateName": "template-"}}
+    wait_for(lambda: bool(recorder.of(pod)), "the Job gets no Pod")
+    return recorder.of(pod)[0]
 
 
 def settled(review: Object) -> Object:

@@ -25,10 +25,20 @@ class Recorder:
     def __init__(self) -> None:
         self.reviews: list[Object] = []
 
-    def of(self, kind: str, operation: str = "CREATE") -> list[Object]:
-        """The reviews of objects of a kind."""
+    def of(self, item: Object, operation: str = "CREATE") -> list[Object]:
+        """The reviews of an object, by its kind and its name or what that is generated from."""
+        wanted = (item["kind"], _name(item), operation)
         requests = [(review, review["request"]) for review in self.reviews]
-        return [r for r, q in requests if (q["kind"]["kind"], q["operation"]) == (kind, operation)]
+        return [r for r, q in requests if (*_kind_and_name(q), q["operation"]) == wanted]
+
+
+def _kind_and_name(request: Object) -> tuple[str, str]:
+    return request["kind"]["kind"], _name(request["object"])
+
+
+def _name(item: Object) -> str:
+    metadata = item["metadata"]
+    return str(metadata.get("name") or metadata.get("generateName"))
 
 
 class _Handler(BaseHTTPRequestHandler):
