@@ -40,7 +40,7 @@ test-integration: $(VENV)/.installed-dev ## Run the long tests and those against
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
 		--no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; } \
 		|| { echo "Missing:$$missing. Install $(DEBIAN_PACKAGES), or run this as root." >&2; exit 1; }
-	$(BIN)/pytest $(IN_TWO) -m 'slow and not integration'
+	$(BIN)/pytest $(IN_TWO) --dist worksteal -m 'slow and not integration'
 	$(BIN)/pytest -m integration
 
 kubernetes: $(VENV)/.installed-dev ## Optional: build Kubernetes from Debian's source (10 minutes, once) and test on it
