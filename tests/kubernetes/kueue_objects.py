@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fake_cluster import GROUP
-from reviewing import MEMPLAN
+from processes import running
 
 SMALL = """\
 model: {layers: [flatten, linear: 4096, relu, linear: 10]}
@@ -110,22 +107,6 @@ def workload(
 @contextmanager
 def controlling(kubeconfig: Path, server: str, *options: str) -> Iterator[int]:
     """The controller as a process; the port of its probes."""
-    command = [str(MEMPLAN), "kueue", "--kubeconfig", str(kubeconfig), "--server", server]
-    with subprocess.Popen(
-        [*command, "--metrics-port", "0", *options], stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            port = re.fullmatch(r"memplan: ready on port (\d+)\n", line)
-            assert port is not None, line + process.stderr.read()
-            yield int(port[1])
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                _, log = process.communicate(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-    assert process.returncode == 0, log
-    assert "Traceback" not in log, log
+    words = ["kueue", "--kubeconfig", str(kubeconfig), "--server", server, "--metrics-port", "0"]
+    with running(*words, *options) as (_, (port,)):
+        yield port

@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import re
-import signal
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonpatch
+from processes import running
 
 ROOT = Path(__file__).parents[2]
 REVIEWS = Path(__file__).parent / "reviews"
 """AdmissionReviews that an API server has sent."""
 NAME = "memplan-webhook.memplan.svc"
-MEMPLAN = Path(sys.executable).with_name("memplan")
 
 
 def load(name: str) -> dict[str, Any]:
@@ -122,28 +119,10 @@ class _Connection(http.client.HTTPSConnection):
 @contextmanager
 def serving(pair: Pair, server: str, *options: str) -> Iterator[Webhook]:
     """A webhook before a planner; it has ended well when the block has."""
-    command = [str(MEMPLAN), "webhook", "--listen", "127.0.0.1:0", "--metrics-port", "0"]
-    files = ["--cert", str(pair.cert), "--key", str(pair.key), "--server", server]
-    with subprocess.Popen(
-        [*command, *files, *options], stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            ports = re.fullmatch(r"memplan: ready on port (\d+) and (\d+)\n", line)
-            assert ports is not None, line + process.stderr.read()
-            yield Webhook(
-                process=process, port=int(ports[1]), metrics_port=int(ports[2]), pair=pair
-            )
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                _, log = process.communicate(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-    assert process.returncode == 0, log
-    assert "Traceback" not in log, log
+    words = ["webhook", "--listen", "127.0.0.1:0", "--metrics-port", "0", "--server", server]
+    files = ["--cert", str(pair.cert), "--key", str(pair.key)]
+    with running(*words, *files, *options) as (process, (port, metrics_port)):
+        yield Webhook(process=process, port=port, metrics_port=metrics_port, pair=pair)
 
 
 def timed(webhook: Webhook, review: object) -> tuple[dict[str, Any], float]:
