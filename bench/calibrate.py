@@ -5,7 +5,7 @@
 Writes the quantiles that the bounds of estimates are made from (`planning/uncertainty.py`), as
 split conformal prediction takes them. DIR holds public tables (see `measured.py`); the lines of
 `bench/corpus` are taken as well. How well the quantiles hold is scored on models they were not
-taken from: those of every other model are held against the rest.
+taken from, a tenth of them at a time.
 
 Rows that a table's own other rows contradict are left out, without asking the estimate: memory is
 nearly a line in the batch size, so a row far off the line through its model's other rows is
@@ -24,13 +24,16 @@ from itertools import combinations
 from pathlib import Path
 
 import measured
+from memplan_server.planning.residual import residual
 from memplan_server.planning.uncertainty import CONFIDENCE, FAMILIES
 from reporting.predictions import predict
 from reporting.scores import Scored, scored
 
 CONFIDENCES = (0.90, 0.95, 0.98, 0.99)
-SLACK_MIB = 100
+SLACK_MIB = 50
 """Contexts differ by about so much between jobs on one GPU: kernels are loaded when first used."""
+
+FOLDS = 10
 
 SPOILED = 0.15
 """Share by which a row may be off its model's line."""
@@ -42,12 +45,20 @@ _OUT = Path("server/memplan_server/planning/residuals.toml")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Residual:
-    """A measurement less its estimate, as a share of the reserved bytes, beyond the slack."""
+    """How far a measurement is off its estimate (`planning/residual.py`)."""
 
     family: str
     model: str
     above: float
     below: float
+    expected: float = 1.0
+    """The estimate and the slack, as a share of the measurement."""
+    unsure: float = 0.0
+    """What can be wrong, as a share of the measurement."""
+
+    def height(self, margin: float) -> float:
+        """How far an upper bound is above the measurement, as a share of it."""
+        return self.expected + margin * self.unsure - 1
 
 
 def main() -> None:
@@ -65,7 +76,7 @@ def main() -> None:
     ]
     items = scored(predict(rows, peers=None, processes=options.processes))
     kept = sound(items)
-    found = [residual(item) for item in kept]
+    found = [measured_residual(item) for item in kept]
     options.out.write_text(document(found, len(items) - len(kept)), encoding="utf-8")
     print(held_out(found))
 
@@ -100,16 +111,18 @@ def _point(item: Scored) -> tuple[int, int]:
     return item.row.job.micro_batch_size, used
 
 
-def residual(item: Scored) -> Residual:
+def measured_residual(item: Scored) -> Residual:
     """Of driver-used bytes."""
-    off = _point(item)[1] - item.predicted("driver_used_bytes")
-    reserved = item.prediction.peak_reserved_bytes
-    slack = SLACK_MIB * _MIB
+    used, slack = _point(item)[1], SLACK_MIB * _MIB
+    expected, unsure = item.predicted("driver_used_bytes"), item.prediction.unsure_bytes
+    above, below = residual(used - expected, slack, unsure)
     return Residual(
         family=item.prediction.bounds_family,
         model=item.row.model,
-        above=max(0, off - slack) / reserved,
-        below=max(0, -off - slack) / reserved,
+        above=above,
+        below=below,
+        expected=(expected + slack) / used,
+        unsure=unsure / used,
     )
 
 
@@ -137,7 +150,7 @@ def _margin(some: Sequence[float], everybodys: Sequence[float], confidence: floa
 def document(found: Sequence[Residual], left_out: int) -> str:
     """The TOML file."""
     lines = [
-        "# Written by bench/calibrate.py: quantiles of residuals, as shares of the reserved bytes.",
+        "# Written by bench/calibrate.py: quantiles of residuals, as shares of the unsure bytes.",
         f"# Left out: {left_out} rows that others of their model contradict, or that stand alone.",
         f"slack_mib = {SLACK_MIB}",
     ]
@@ -160,23 +173,34 @@ def _table(name: str, values: Sequence[float], everybodys: Sequence[float]) -> s
 
 
 def held_out(found: Sequence[Residual]) -> str:
-    """How often margins of half of the models hold for the other half."""
+    """How often margins hold for models that they were not taken from, and how high they are."""
     models = sorted({r.model for r in found})
-    lines = [f"margins at {CONFIDENCE:.0%} of one half of the models, held against the other half:"]
-    for name in FAMILIES:
-        held = total = 0
-        for half in (models[::2], models[1::2]):
-            own = [r for r in found if r.family == name and r.model in half]
-            others = [r for r in found if r.family == name and r.model not in half]
-            if own and others:
-                above = quantile([r.above for r in own], CONFIDENCE)
-                held += sum(r.above <= above for r in others)
-                total += len(others)
-        if total:
+    pairs: list[tuple[Residual, float]] = []
+    for fold in range(FOLDS):
+        out = set(models[fold::FOLDS])
+        margins = _margins([r for r in found if r.model not in out])
+        worst = max(margins.values())
+        pairs += [(r, margins.get(r.family, worst)) for r in found if r.model in out]
+    lines = [f"upper bounds at {CONFIDENCE:.0%}, of models that they were not taken from:"]
+    for name in (*FAMILIES, "all"):
+        some = [(r, margin) for r, margin in pairs if name in (r.family, "all")]
+        if some:
+            held = sum(r.above <= margin for r, margin in some)
+            height = statistics.median(r.height(margin) for r, margin in some)
             lines.append(
-                f"  {name:28} upper bound holds for {held} of {total} ({held / total:.1%})"
+                f"  {name:28} hold for {held} of {len(some)} ({held / len(some):.1%}), "
+                f"median height {height:.1%}"
             )
     return "\n".join(lines)
+
+
+def _margins(found: Sequence[Residual]) -> dict[str, float]:
+    """Upper margins at the default confidence, by family."""
+    everybodys = [r.above for r in found]
+    return {
+        name: _margin([r.above for r in found if r.family == name], everybodys, CONFIDENCE)
+        for name in {r.family for r in found}
+    }
 
 
 if __name__ == "__main__":

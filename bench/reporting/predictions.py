@@ -20,6 +20,7 @@ from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.gpus.libraries import capability, kernel_class
 from memplan_server.planning import estimate_memory, uncertainty
 from memplan_server.planning.probe import Probe
+from memplan_server.planning.residual import unsure_bytes
 from memplan_server.simulate import worker
 from memplan_server.timeline import Category, Timeline
 from peers import fake
@@ -44,6 +45,8 @@ class Prediction:
     peak_allocated_bytes: int
     peak_reserved_bytes: int
     device_used_bytes: int
+    unsure_bytes: int = 0
+    """What can be wrong; see `planning.residual`."""
     lower_bound_bytes: int
     """Of device-used bytes, as is `upper_bound_bytes`."""
     upper_bound_bytes: int
@@ -195,6 +198,9 @@ def _predict(row: Row, timelines: Traced, gpu_type: GpuType) -> Prediction:
         peak_allocated_bytes=estimate.peak_allocated_bytes,
         peak_reserved_bytes=estimate.peak_reserved_bytes,
         device_used_bytes=estimate.device_used_bytes,
+        unsure_bytes=unsure_bytes(
+            probe.allocated_bytes(row.job.micro_batch_size), estimate.peak_reserved_bytes
+        ),
         lower_bound_bytes=estimate.lower_bound_bytes,
         upper_bound_bytes=estimate.upper_bound_bytes,
         confidence=estimate.confidence,

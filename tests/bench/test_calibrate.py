@@ -22,6 +22,7 @@ PREDICTION = Prediction(
     peak_allocated_bytes=0,
     peak_reserved_bytes=1000 * MIB,
     device_used_bytes=1500 * MIB,
+    unsure_bytes=1000 * MIB,
     lower_bound_bytes=0,
     upper_bound_bytes=0,
     confidence=0.99,
@@ -58,11 +59,24 @@ def test_models_with_fewer_than_three_rows_cannot_be_judged() -> None:
 
 
 def test_residuals_leave_the_slack_out() -> None:
-    above = calibrate.residual(item(8, 1500 + calibrate.SLACK_MIB + 50))
+    above = calibrate.measured_residual(item(8, 1500 + calibrate.SLACK_MIB + 50))
     assert (above.above, above.below) == (pytest.approx(0.05), 0)
-    below = calibrate.residual(item(8, 1500 - calibrate.SLACK_MIB - 20))
+    assert above.height(above.above) == pytest.approx(0)
+    assert above.height(above.above + 0.016) == pytest.approx(0.01)
+    below = calibrate.measured_residual(item(8, 1500 - calibrate.SLACK_MIB - 20))
     assert (below.above, below.below) == (0, pytest.approx(0.02))
-    assert calibrate.residual(item(8, 1550)).above == 0
+    assert calibrate.measured_residual(item(8, 1500 + calibrate.SLACK_MIB)).above == 0
+
+
+def test_margins_are_held_against_models_that_they_were_not_taken_from() -> None:
+    ordinary = [
+        Residual(family="dense", model=f"m{n}", above=0.01, below=0, expected=1.0, unsure=0.5)
+        for n in range(99)
+    ]
+    odd = replace(ordinary[0], model="odd", above=0.3)
+    text = calibrate.held_out([*ordinary, odd])
+    # nine folds in ten have seen the odd one, whose margin is then everybody's; its own has not
+    assert "dense                        hold for 99 of 100 (99.0%), median height 15.0%" in text
 
 
 def test_quantiles_are_those_of_split_conformal_prediction() -> None:

@@ -13,7 +13,7 @@ from memplan.types import (
     TrainingJob,
 )
 from memplan.types import Phase as PublicPhase
-from memplan_server.allocator import Replay
+from memplan_server.allocator import Replay, Unlimited
 from memplan_server.gpus.libraries import workspaces
 from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.targets import Timelines, run
@@ -43,8 +43,9 @@ def estimate_memory(
     timeline = timelines.get(job, gpu_type).with_workspaces(workspaces(gpu_type))
     result = _replayed(timeline, job, gpu_type)
     device_used = result.peak_reserved_bytes + gpu_type.context_bytes
-    limits = bounds(timeline, gpu_type, result.peak_reserved_bytes, confidence, learned)
     sizes = timeline.sizes(job.micro_batch_size)
+    tensors = Unlimited(timeline.events).peak_allocated_bytes(sizes)
+    limits = bounds(timeline, gpu_type, tensors, result.peak_reserved_bytes, confidence, learned)
     alive = alive_after(timeline, result.peak_event)
     return MemoryEstimate(
         gpu_type=gpu_type.name,

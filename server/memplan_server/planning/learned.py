@@ -19,6 +19,7 @@ from types import MappingProxyType
 
 from memplan.types import DeviceType, GpuType, MeasuredProfile, TrainingJob
 from memplan_server.jobs import digest
+from memplan_server.planning.residual import residual, unsure_bytes
 
 __all__ = ["NOTHING_LEARNED", "Learned", "Rows", "residuals", "with_learned_context"]
 
@@ -33,7 +34,7 @@ _NAMED_VERSIONS = ("driver", "cuda", "torch")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """Residuals of one family on one GPU type: shares of the reserved bytes beyond the slack."""
+    """Residuals of one family on one GPU type: shares of the unsure bytes beyond the slack."""
 
     above: tuple[float, ...]
     """How far measurements lie above their estimates, rising."""
@@ -53,7 +54,7 @@ class Learned:
     def quantiles(
         self, gpu_type: str, family: str, confidence: float, shipped: tuple[float, float]
     ) -> tuple[float, float]:
-        """Shares of the reserved bytes above and below, from those that are `shipped`."""
+        """Shares of the unsure bytes above and below, from those that are `shipped`."""
         rows = self.rows.get((gpu_type, family))
         if rows is None:
             return shipped
@@ -123,9 +124,8 @@ def residuals(
             profile.device_used_bytes, profile.peak_reserved_bytes + profile.context_after_bytes
         )
         off = used - prediction.peak_reserved_bytes - gpu_type.context_bytes
-        reserved = max(1, prediction.peak_reserved_bytes)
-        shares = max(0, off - slack_bytes) / reserved, max(0, -off - slack_bytes) / reserved
-        found[prediction.family].append(shares)
+        unsure = unsure_bytes(prediction.peak_allocated_bytes, prediction.peak_reserved_bytes)
+        found[prediction.family].append(residual(off, slack_bytes, unsure))
         models[prediction.family].add(_model(profile))
     return {name: _rows(shares, len(models[name])) for name, shares in found.items()}
 

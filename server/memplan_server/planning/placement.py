@@ -12,7 +12,7 @@ from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.probe import Probe, Shared
 from memplan_server.planning.targets import Target, Timelines
 from memplan_server.planning.text import gib
-from memplan_server.planning.uncertainty import CONFIDENCE, Bounds, bounds, held_confidence
+from memplan_server.planning.uncertainty import CONFIDENCE, Bounds, held_confidence
 
 __all__ = ["place"]
 
@@ -49,11 +49,10 @@ def place(
 
 def _place(probe: Probe, target: Target) -> Placement:
     batch_size, capacity = probe.job.micro_batch_size, target.capacity_bytes
-    timeline, used = probe.timeline(batch_size), probe.device_used_bytes(batch_size)
-    reserved = probe.reserved_bytes(batch_size)
-    limits = bounds(timeline, target.gpu_type, reserved, probe.confidence, probe.learned)
+    used = probe.device_used_bytes(batch_size)
+    limits = probe.bounds(batch_size)
     verdict = _verdict(probe, limits, target)
-    why = uncertainty.reason(timeline, target.gpu_type, probe.learned)
+    why = uncertainty.reason(probe.timeline(batch_size), target.gpu_type, probe.learned)
     return Placement(
         gpu=target.gpu,
         verdict=verdict,

@@ -15,7 +15,13 @@ from memplan_server.allocator import Replay, Unlimited
 from memplan_server.gpus.libraries import Workspaces, workspaces
 from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.targets import MAX_BATCH_SIZE, Timelines, run
-from memplan_server.planning.uncertainty import CONFIDENCE, confidences_from, margin
+from memplan_server.planning.uncertainty import (
+    CONFIDENCE,
+    Bounds,
+    Margin,
+    confidences_from,
+    margin,
+)
 from memplan_server.timeline import Timeline
 
 __all__ = ["Probe", "Shared", "largest"]
@@ -165,23 +171,44 @@ class Probe:
         them tried, less confidence never means a smaller batch.
         """
         wanted = capacity_bytes - int(capacity_bytes * headroom_fraction)
-        context = self.gpu_type.context_bytes
         margins = (
             margin(self.sample, self.gpu_type, c, self.learned)
             for c in confidences_from(self.confidence)
         )
-        safe = (m.safe_reserved_bytes(capacity_bytes, context) for m in margins)
-        rooms = dict.fromkeys(min(wanted - context, size) for size in safe)
-        return max(self._largest_within(room, limit, multiple_of) for room in rooms)
+        return max(
+            self._largest_within(m, capacity_bytes, wanted, limit, multiple_of) for m in margins
+        )
 
-    def _largest_within(self, room: int, limit: int, multiple_of: int) -> int:
-        """Largest multiple up to `limit` whose reserved bytes do not exceed the room."""
+    def _largest_within(
+        self, margin: Margin, capacity_bytes: int, wanted_bytes: int, limit: int, multiple_of: int
+    ) -> int:
+        """Largest multiple up to `limit` that takes what is wanted, and whose upper bound fits."""
+
+        def is_safe(batch_size: int) -> bool:
+            if self.device_used_bytes(batch_size) > wanted_bytes:
+                return False
+            return self._bounds(margin, batch_size).upper_bytes <= capacity_bytes
+
+        small = self._anchors()[0]
+        above = self._bounds(margin, small).upper_bytes / self.device_used_bytes(small)
+        used = min(wanted_bytes, int(capacity_bytes / above))
+        guess = self._reserved_guess(used - self.gpu_type.context_bytes)
         found = largest(
-            lambda n: self.reserved_bytes(n * multiple_of) <= room,
+            lambda n: is_safe(n * multiple_of),
             self.reach(limit) // multiple_of,
-            self._reserved_guess(room) // multiple_of,
+            guess // multiple_of,
         )
         return found * multiple_of
+
+    def bounds(self, batch_size: int) -> Bounds:
+        """The bounds of device-used bytes at the confidence of this probe."""
+        found = margin(self.timeline(batch_size), self.gpu_type, self.confidence, self.learned)
+        return self._bounds(found, batch_size)
+
+    def _bounds(self, margin: Margin, batch_size: int) -> Bounds:
+        reserved = self.reserved_bytes(batch_size)
+        allocated = self.allocated_bytes(batch_size)
+        return margin.bounds(allocated, reserved, self.gpu_type.context_bytes)
 
     def _largest_apart(self, capacity_bytes: int, room: int, limit: int) -> int:
         """The same in few questions: between where reserved and where allocated bytes fill it."""

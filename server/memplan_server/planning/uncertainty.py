@@ -1,10 +1,10 @@
 """How far device-used bytes may be from the estimate, by what was seen in measurements.
 
 A residual is what a measurement is above (or below) its estimate beyond a slack for the CUDA
-context, as a share of the reserved bytes. `residuals.toml` holds quantiles of the residuals of each
-family of jobs, as split conformal prediction takes them: the quantile of n residuals at confidence
-c is the ceil((n + 1) c)-th smallest. `bench/calibrate.py` writes it from measurements. What was
-never measured gets the margins of the family that is known worst, doubled.
+context, as a share of what can be wrong (`residual.py`). `residuals.toml` holds quantiles of the
+residuals of each family of jobs, as split conformal prediction takes them: the quantile of n
+residuals at confidence c is the ceil((n + 1) c)-th smallest. `bench/calibrate.py` writes it from
+measurements. What was never measured gets the margins of the family that is known worst, doubled.
 
 Quantiles are kept at a few confidences. One asked for between them gets the next above, and
 `held_confidence` says which; above `CONFIDENCE` there are too few residuals to tell.
@@ -22,6 +22,7 @@ from typing import Any
 from memplan.types import GpuType
 from memplan_server.gpus.libraries import workspaces
 from memplan_server.planning.learned import NOTHING_LEARNED, Learned
+from memplan_server.planning.residual import unsure_bytes
 from memplan_server.timeline import Convolution, Timeline
 
 __all__ = [
@@ -47,6 +48,7 @@ FAMILIES: Mapping[str, str] = {
     "dense": "matrix products and fused attention are simulated call by call",
     "channels_last_convolution": "cuDNN chooses how it convolves channels-last tensors",
     "convolution": "cuDNN chooses how it convolves, and takes a workspace for it",
+    "grouped_convolution": "cuDNN takes large workspaces for some grouped convolutions",
     "unfused_attention": "attention without a fused kernel was seen to take more",
     "unmeasured": "no job of this kind was measured yet",
 }
@@ -68,22 +70,18 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """What lies between an estimate and its bounds: shares of the reserved bytes, and bytes."""
+    """What lies between an estimate and its bounds: shares of the unsure bytes, and bytes."""
 
     above: float
     below: float
     slack_bytes: int
 
-    def bounds(self, reserved_bytes: int, context_bytes: int) -> Bounds:
-        """The bounds of device-used bytes."""
-        used = reserved_bytes + context_bytes
-        lower = used - self.slack_bytes - int(self.below * reserved_bytes)
-        upper = used + self.slack_bytes + int(self.above * reserved_bytes)
+    def bounds(self, allocated_bytes: int, reserved_bytes: int, context_bytes: int) -> Bounds:
+        """The bounds of device-used bytes, from the peaks of what is expected."""
+        used, unsure = reserved_bytes + context_bytes, unsure_bytes(allocated_bytes, reserved_bytes)
+        lower = used - self.slack_bytes - int(self.below * unsure)
+        upper = used + self.slack_bytes + int(self.above * unsure)
         return Bounds(max(0, lower), upper)
-
-    def safe_reserved_bytes(self, capacity_bytes: int, context_bytes: int) -> int:
-        """The most reserved bytes whose upper bound does not exceed the capacity."""
-        return int((capacity_bytes - context_bytes - self.slack_bytes) / (1 + self.above))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ class Residuals:
 
     slack_bytes: int
     quantiles: Mapping[str, Mapping[float, tuple[float, float]]]
-    """By family and confidence, rising: shares of the reserved bytes, above and below."""
+    """By family and confidence, rising: shares of the unsure bytes, above and below."""
 
     @classmethod
     def parse(cls, text: str) -> Residuals:
@@ -134,13 +132,14 @@ def held_confidence(confidence: float) -> float:
 def bounds(
     timeline: Timeline,
     gpu_type: GpuType,
+    allocated_bytes: int,
     reserved_bytes: int,
     confidence: float = CONFIDENCE,
     learned: Learned = NOTHING_LEARNED,
 ) -> Bounds:
-    """The bounds for a job with this timeline on this GPU type."""
+    """The bounds for a job with this timeline and these peaks on this GPU type."""
     found = margin(timeline, gpu_type, confidence, learned)
-    return found.bounds(reserved_bytes, gpu_type.context_bytes)
+    return found.bounds(allocated_bytes, reserved_bytes, gpu_type.context_bytes)
 
 
 def slack_bytes() -> int:
@@ -182,8 +181,10 @@ def family(timeline: Timeline, gpu_type: GpuType) -> str:
     if len(contiguous) > 1:  # a single one is the stem
         on_tensor_cores = workspaces(gpu_type).tensor_core_dtypes
         flat = all(len(c.image) <= 3 for c in contiguous)
-        known = flat and all(c.dtype in on_tensor_cores for c in contiguous)
-        return "convolution" if known else "unmeasured"
+        if not flat or any(c.dtype not in on_tensor_cores for c in contiguous):
+            return "unmeasured"
+        grouped = any(c.groups > 1 for c in contiguous)
+        return "grouped_convolution" if grouped else "convolution"
     if spatial - contiguous:
         return "channels_last_convolution"
     return "unfused_attention" if "unfused_attention" in timeline.traits else "dense"

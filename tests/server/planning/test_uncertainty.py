@@ -13,6 +13,7 @@ from timelines import network
 from memplan.types import GpuType
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.planning import uncertainty
+from memplan_server.planning.residual import residual, unsure_bytes
 from memplan_server.planning.uncertainty import CONFIDENCE, FAMILIES, Margin, Residuals
 from memplan_server.timeline import Convolution, Timeline
 
@@ -23,6 +24,7 @@ A100, L40S, V100 = (
 STEM = replace(CONVOLUTION, image=(3, 224, 224), kernel=(64, 3, 7, 7), result=(64, 112, 112))
 BLOCK = replace(STEM, image=(64, 56, 56), kernel=(64, 64, 3, 3), stride=(1, 1))
 PATCHES = replace(STEM, kernel=(768, 3, 16, 16), stride=(16, 16))
+GROUPED = replace(BLOCK, kernel=(64, 16, 3, 3), groups=4)
 POINTWISE = replace(BLOCK, kernel=(256, 64, 1, 1))
 
 
@@ -40,6 +42,8 @@ def timeline(
         (timeline(PATCHES, traits=("attention",)), A100, "dense"),
         (timeline(STEM, POINTWISE), A100, "dense"),
         (timeline(STEM, BLOCK), A100, "convolution"),
+        (timeline(STEM, BLOCK, GROUPED), A100, "grouped_convolution"),
+        (timeline(STEM, BLOCK, replace(GROUPED, channels_last=True)), A100, "convolution"),
         (timeline(STEM, BLOCK), V100, "unmeasured"),
         (
             timeline(*(replace(c, channels_last=True) for c in (STEM, BLOCK))),
@@ -74,7 +78,8 @@ def test_what_was_never_measured_has_the_widest_margins() -> None:
 
 def test_an_estimated_context_widens_both_bounds() -> None:
     guessed = replace(L40S, sources={"context_bytes": "estimate by SM count"})
-    known, unsure = (uncertainty.bounds(timeline(), g, 10 << 30) for g in (L40S, guessed))
+    peaks = 8 << 30, 10 << 30
+    known, unsure = (uncertainty.bounds(timeline(), g, *peaks) for g in (L40S, guessed))
     assert unsure.upper_bytes - known.upper_bytes == guessed.context_bytes // 2
     assert known.lower_bytes - unsure.lower_bytes == guessed.context_bytes // 2
 
@@ -132,16 +137,33 @@ def test_residuals_that_make_no_sense_are_not_loaded(good: str, wrong: str) -> N
     above=st.floats(0, 2),
     below=st.floats(0, 2),
     slack=st.integers(0, 1 << 30),
-    capacity=st.integers(1 << 31, 1 << 38),
+    allocated=st.integers(0, 1 << 38),
+    packing=st.integers(0, 1 << 35),
     context=st.integers(0, 1 << 30),
 )
-def test_the_largest_safe_reserve_is_the_largest(
-    above: float, below: float, slack: int, capacity: int, context: int
+def test_bounds_lie_about_the_estimate_and_widen_with_what_can_be_wrong(
+    above: float, below: float, slack: int, allocated: int, packing: int, context: int
 ) -> None:
     margin = Margin(above, below, slack)
-    safe = margin.safe_reserved_bytes(capacity, context)
-    if safe > 0:
-        assert margin.bounds(safe, context).upper_bytes <= capacity
-    assert margin.bounds(max(0, safe) + 1024, context).upper_bytes >= capacity
-    limits = margin.bounds(max(0, safe), context)
-    assert limits.lower_bytes <= max(0, safe) + context <= limits.upper_bytes
+    reserved = allocated + packing
+    limits = margin.bounds(allocated, reserved, context)
+    assert limits.lower_bytes <= max(0, reserved + context - slack)
+    assert reserved + context + slack <= limits.upper_bytes
+    looser = margin.bounds(allocated // 2, reserved, context)
+    assert looser.lower_bytes <= limits.lower_bytes
+    assert limits.upper_bytes <= looser.upper_bytes
+    more = margin.bounds(allocated, reserved + (1 << 20), context)
+    assert limits.upper_bytes + (1 << 20) <= more.upper_bytes
+
+
+def test_packing_is_what_can_be_wrong() -> None:
+    tight, loose = (unsure_bytes(allocated, 1000) for allocated in (1000, 600))
+    assert (tight, loose) == (100, 500)
+    assert unsure_bytes(1200, 1000) == 100  # within a limit, segments given back may be counted
+
+
+@pytest.mark.parametrize(
+    ("off", "found"), [(0, (0, 0)), (30, (0, 0)), (130, (0.5, 0)), (-80, (0, 0.25))]
+)
+def test_residuals_are_shares_beyond_the_slack(off: int, found: tuple[float, float]) -> None:
+    assert residual(off, 30, 200) == found
