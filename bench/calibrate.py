@@ -7,9 +7,7 @@ split conformal prediction takes them. DIR holds public tables (see `measured.py
 `bench/corpus` are taken as well. How well the quantiles hold is scored on models they were not
 taken from, a tenth of them at a time.
 
-Rows that a table's own other rows contradict are left out, without asking the estimate: memory is
-nearly a line in the batch size, so a row far off the line through its model's other rows is
-spoiled; models with fewer than three rows cannot be judged and are left out too.
+Rows that a table's own other rows contradict are left out (`reporting/spoiled.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +15,8 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import measured
@@ -28,15 +24,13 @@ from memplan_server.planning.residual import residual
 from memplan_server.planning.uncertainty import CONFIDENCE, FAMILIES
 from reporting.predictions import predict
 from reporting.scores import Scored, scored
+from reporting.spoiled import sound
 
 CONFIDENCES = (0.90, 0.95, 0.98, 0.99)
 SLACK_MIB = 50
 """Contexts differ by about so much between jobs on one GPU: kernels are loaded when first used."""
 
 FOLDS = 10
-
-SPOILED = 0.15
-"""Share by which a row may be off its model's line."""
 
 _MIB = 1 << 20
 _TOLERATED = 0.005
@@ -81,39 +75,10 @@ def main() -> None:
     print(held_out(found))
 
 
-def sound(items: Sequence[Scored]) -> list[Scored]:
-    """Without the rows that their model's other rows contradict, or that stand alone."""
-    by_model: dict[tuple[str, str, str], list[Scored]] = defaultdict(list)
-    for item in items:
-        by_model[item.row.table, item.row.model, item.row.gpu_type].append(item)
-    kept: list[Scored] = []
-    for some in by_model.values():
-        if some[0].row.table == measured.CORPUS:
-            kept += some
-        elif len(some) >= 3:
-            kept += [s for s in some if abs(off_the_line(s, some)) <= SPOILED]
-    return kept
-
-
-def off_the_line(item: Scored, some: Iterable[Scored]) -> float:
-    """How far a row is above the line through the others of its model, as a share of the line."""
-    points = [_point(other) for other in some if other is not item]
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(points, 2) if a[0] != b[0]]
-    slope = statistics.median(slopes)
-    start = statistics.median(y - slope * x for x, y in points)
-    x, y = _point(item)
-    return y / (start + slope * x) - 1
-
-
-def _point(item: Scored) -> tuple[int, int]:
-    used = item.row.driver_used_bytes
-    assert used is not None
-    return item.row.job.micro_batch_size, used
-
-
 def measured_residual(item: Scored) -> Residual:
     """Of driver-used bytes."""
-    used, slack = _point(item)[1], SLACK_MIB * _MIB
+    used, slack = item.row.driver_used_bytes, SLACK_MIB * _MIB
+    assert used is not None
     expected, unsure = item.predicted("driver_used_bytes"), item.prediction.unsure_bytes
     above, below = residual(used - expected, slack, unsure)
     return Residual(

@@ -17,6 +17,7 @@ from reporting.scores import (
     fits,
     summary,
 )
+from reporting.spoiled import sound
 
 __all__ = ["NOT_JUDGED", "Goal", "goals"]
 
@@ -100,15 +101,20 @@ def _brackets(items: Sequence[Scored]) -> Goal:
 
 
 def _upper_bound(items: Sequence[Scored]) -> list[Goal]:
-    return [
+    judged = {"": items, ", spoiled ones left out": sound(items)}
+    above = [
         _judged(
-            "upper bound, all tables: rows above it",
+            f"upper bound, all tables: rows above it{which}",
             "<= 1 %",
-            items,
+            some,
             lambda some: bounds(some).above_upper / len(some),
             lambda share: share <= 0.01,
             "",
-        ),
+        )
+        for which, some in judged.items()
+    ]
+    return [
+        *above,
         _judged(
             "upper bound, all tables: height over the measurement",
             "median <= 5 %",

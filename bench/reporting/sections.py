@@ -22,6 +22,7 @@ from reporting.scores import (
     summary,
     with_constants,
 )
+from reporting.spoiled import sound
 
 __all__ = [
     "BATCH_SIZES",
@@ -173,7 +174,9 @@ def bounds_held(items: Sequence[Scored]) -> str:
     """How often each bound is broken, and how high the upper one is."""
     rows = []
     grouped = _groups(items, lambda s: s.row.table)
-    for name, some in [*grouped, ("all", list(items))]:
+    for name, some in [*grouped, ("all", items), ("all but spoiled rows", sound(items))]:
+        if not some:
+            continue
         found = bounds(some)
         rows.append(
             (

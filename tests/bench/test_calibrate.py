@@ -14,6 +14,7 @@ from memplan.types import TrainingJob
 from memplan_server.planning.uncertainty import Residuals
 from reporting.predictions import Prediction
 from reporting.scores import Scored
+from reporting.spoiled import sound
 
 MIB = 1 << 20
 PREDICTION = Prediction(
@@ -49,13 +50,13 @@ def batch_sizes(items: Sequence[Scored]) -> list[int]:
 
 def test_a_row_off_its_models_line_is_left_out() -> None:
     line = [item(b, 1000 + 10 * b) for b in (8, 16, 32, 64, 128)]
-    assert calibrate.sound(line) == line
+    assert sound(line) == line
     spoiled = [*line[:2], item(32, 2000), *line[3:]]
-    assert batch_sizes(calibrate.sound(spoiled)) == [8, 16, 64, 128]
+    assert batch_sizes(sound(spoiled)) == [8, 16, 64, 128]
 
 
 def test_models_with_fewer_than_three_rows_cannot_be_judged() -> None:
-    assert calibrate.sound([item(8, 1000), item(16, 2000)]) == []
+    assert sound([item(8, 1000), item(16, 2000)]) == []
 
 
 def test_residuals_leave_the_slack_out() -> None:

@@ -4,7 +4,7 @@ A residual is what a measurement is above (or below) its estimate beyond a slack
 context, as a share of what can be wrong (`residual.py`). `residuals.toml` holds quantiles of the
 residuals of each family of jobs, as split conformal prediction takes them: the quantile of n
 residuals at confidence c is the ceil((n + 1) c)-th smallest. `bench/calibrate.py` writes it from
-measurements. What was never measured gets the margins of the family that is known worst, doubled.
+measurements. What was never measured gets the margins of the family that is known worst.
 
 Quantiles are kept at a few confidences. One asked for between them gets the next above, and
 `held_confidence` says which; above `CONFIDENCE` there are too few residuals to tell.
@@ -55,7 +55,6 @@ FAMILIES: Mapping[str, str] = {
 """Families of jobs, and why their estimates are as sure as they are."""
 
 _MIB = 1 << 20
-_WIDENING = 2.0
 _ESTIMATED_CONTEXT_SHARE = 0.5
 """A context that was estimated from other GPUs' may be off by this share."""
 
@@ -105,8 +104,8 @@ class Residuals:
         assert all(list(of_family) == confidences for of_family in known.values())
         worst = {
             c: (
-                max(of_family[c][0] for of_family in known.values()) * _WIDENING,
-                max(of_family[c][1] for of_family in known.values()) * _WIDENING,
+                max(of_family[c][0] for of_family in known.values()),
+                max(of_family[c][1] for of_family in known.values()),
             )
             for c in confidences
         }

@@ -70,10 +70,12 @@ def test_family(made: Timeline, gpu_type: GpuType, family: str) -> None:
 
 def test_what_was_never_measured_has_the_widest_margins() -> None:
     unmeasured = uncertainty.margin(timeline(traits=("recurrent",)), L40S)
-    for made in (timeline(), timeline(STEM, BLOCK), timeline(traits=("unfused_attention",))):
-        measured = uncertainty.margin(made, L40S)
-        assert unmeasured.above > 1.5 * measured.above
-        assert unmeasured.below > 1.5 * measured.below
+    known = [timeline(), timeline(STEM, BLOCK), timeline(STEM, BLOCK, GROUPED)]
+    margins = [
+        uncertainty.margin(m, L40S) for m in (*known, timeline(traits=("unfused_attention",)))
+    ]
+    assert unmeasured.above == max(m.above for m in margins) > 1.5 * margins[0].above
+    assert unmeasured.below >= max(m.below for m in margins)
 
 
 def test_an_estimated_context_widens_both_bounds() -> None:
@@ -109,11 +111,11 @@ below = { "0.90" = 0.00, "0.99" = 0.00 }
 """
 
 
-def test_residuals_are_read_and_what_is_missing_is_the_worst_doubled() -> None:
+def test_residuals_are_read_and_what_is_missing_is_the_worst() -> None:
     found = Residuals.parse(GOOD)
     assert (found.slack_bytes, found.confidences) == (10 << 20, (0.9, 0.99))
     assert found.quantiles["dense"] == {0.9: (0.02, 0.01), 0.99: (0.04, 0.03)}
-    assert found.quantiles["unmeasured"] == {0.9: (0.04, 0.02), 0.99: (0.4, 0.06)}
+    assert found.quantiles["unmeasured"] == {0.9: (0.02, 0.01), 0.99: (0.2, 0.03)}
     assert found.quantiles.keys() == FAMILIES.keys()
 
 
