@@ -27,7 +27,7 @@ from reporting.scores import Scored, scored
 from reporting.spoiled import sound
 
 CONFIDENCES = (0.90, 0.95, 0.98, 0.99)
-SLACK_MIB = 50
+SLACK_MIB = 40
 """Contexts differ by about so much between jobs on one GPU: kernels are loaded when first used."""
 
 FOLDS = 10

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import peers
 from memplan.plain import to_dict
-from memplan.types import AllocatorSettings, TrainingJob
+from memplan.types import AllocatorSettings, OptimizerImplementation, TrainingJob
 from memplan_server.models import BuiltModel
 from memplan_server.timeline import Timeline
 from peers import mem_tracker, rules
@@ -83,8 +83,24 @@ class Answers:
 
 
 def _key(job: TrainingJob, sizes: Collection[int]) -> str:
-    """The sizes are part of it: MemTracker is executed at the smallest and the largest only."""
-    seen = replace(job, micro_batch_size=0, allocator=AllocatorSettings(), cudnn_benchmark=False)
+    """The sizes are part of it: MemTracker is executed at the smallest and the largest only.
+
+    What peers do not see is not: on the CPU's kernels an optimizer takes its temporaries for one
+    parameter at a time, far below the peak.
+    """
+    optimizer = replace(
+        job.optimizer,
+        implementation=OptimizerImplementation.SINGLE,
+        nesterov=False,
+        weight_decay=0.0,
+    )
+    seen = replace(
+        job,
+        micro_batch_size=0,
+        allocator=AllocatorSettings(),
+        cudnn_benchmark=False,
+        optimizer=optimizer,
+    )
     parts = [to_dict(seen, defaults=False), sorted(sizes), _versions()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

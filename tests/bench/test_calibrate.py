@@ -63,7 +63,9 @@ def test_residuals_leave_the_slack_out() -> None:
     above = calibrate.measured_residual(item(8, 1500 + calibrate.SLACK_MIB + 50))
     assert (above.above, above.below) == (pytest.approx(0.05), 0)
     assert above.height(above.above) == pytest.approx(0)
-    assert above.height(above.above + 0.016) == pytest.approx(0.01)
+    assert above.height(above.above + 0.1) == pytest.approx(
+        0.1 * 1000 / (1550 + calibrate.SLACK_MIB)
+    )
     below = calibrate.measured_residual(item(8, 1500 - calibrate.SLACK_MIB - 20))
     assert (below.above, below.below) == (0, pytest.approx(0.02))
     assert calibrate.measured_residual(item(8, 1500 + calibrate.SLACK_MIB)).above == 0
