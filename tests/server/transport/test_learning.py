@@ -23,6 +23,7 @@ from memplan.types import (
     TrainingJob,
 )
 from memplan.v1 import planner_pb2 as pb
+from memplan_server.planning.uncertainty import slack_bytes
 from memplan_server.profiles.database import Database
 from memplan_server.profiles.store import SqlProfileStore
 from memplan_server.timelines import estimation_version
@@ -134,9 +135,9 @@ def test_kept_answers_know_what_was_learned_meanwhile(fake: Served, data_dir: Pa
         beside.add(measured(7, above_mib=150))
         wait_until(lambda: estimated(fake).upper_bound_bytes > bounds[-1])
     found = estimated(fake)
-    # half of the reserved bytes beyond the slack of 100 MiB
-    expected = found.device_used_bytes + 100 * MIB + found.peak_reserved_bytes // 2
-    assert found.upper_bound_bytes == expected
+    # 110 MiB beyond the slack, where 110 MiB could be wrong; its own tensors fill their segments
+    unsure = found.peak_reserved_bytes // 10
+    assert found.upper_bound_bytes == found.device_used_bytes + slack_bytes() + unsure
     assert estimated(fake, H100) == on_h100
     assert shipped.context_bytes == SHIPPED
 
@@ -153,8 +154,8 @@ def test_many_profiles_narrow_the_bounds(start: Starter, data_dir: Path) -> None
     at_95.gpu_type, at_95.confidence = T4, 0.95
     wide, narrow = (s.call("EstimateMemory", at_95).estimate for s in (before, after))
     assert narrow.confidence == 0.95
-    assert narrow.upper_bound_bytes - narrow.device_used_bytes == 100 * MIB
-    assert wide.upper_bound_bytes - wide.device_used_bytes > 150 * MIB
+    assert narrow.upper_bound_bytes - narrow.device_used_bytes == slack_bytes()
+    assert wide.upper_bound_bytes - wide.device_used_bytes > slack_bytes() + 40 * MIB
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_runs_that_say_nothing_teach_no_residuals(
     served = start(data_dir=data_dir)
     found = estimated(served)
     assert found.breakdown.context_bytes == SHIPPED  # two models are too few for that
-    assert found.upper_bound_bytes < found.device_used_bytes + 110 * MIB
+    assert found.upper_bound_bytes < found.device_used_bytes + 50 * MIB
 
 
 def test_what_is_measured_here_is_learned_from(
