@@ -399,7 +399,7 @@ class TestDryRun:
         options=st.fixed_dictionaries(
             {},
             optional={
-                "--batch-size": st.integers(-(2**63), 2**63 - 1),
+                "--batch-size": st.integers(1, 2**63 - 1),
                 "--input": st.sampled_from(["3x224x224", "512:int64", "a=5:bool", "7"]),
                 "--optimizer": st.sampled_from([m.value for m in OptimizerType][1:]),
                 "--momentum": st.floats(allow_nan=False),
@@ -411,7 +411,7 @@ class TestDryRun:
                 "--model-config": st.sampled_from(["a=no", "a=1e-3", "a=[1, {b: ~}]", "a='1'"]),
                 "--task": st.sampled_from(["masked-lm", "no", "12:30"]),
                 "--allocator-conf": st.sampled_from(["expandable_segments:True", "x"[:0]]),
-                "--global-batch-size": st.integers(0, 2**40),
+                "--global-batch-size": st.integers(1, 2**40),
                 "--measure": st.integers(1, 10**6),
             },
         )

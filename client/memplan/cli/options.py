@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from memplan.endpoint import VARIABLES
@@ -34,6 +35,7 @@ from memplan.types import (
 from memplan.wire import WireError, from_dict
 
 __all__ = [
+    "COUNT",
     "connection_options",
     "format_option",
     "gpu_options",
@@ -46,6 +48,9 @@ __all__ = [
     "scheduler_option",
     "server_options",
 ]
+
+COUNT = click.IntRange(min=1)
+"""How many of something that there must be."""
 
 C = TypeVar("C", bound=Callable[..., Any])
 Decorator = Callable[[C], C]
@@ -64,7 +69,8 @@ class Shorthand(click.ParamType):  # type: ignore[type-arg]  # generic in later 
         try:
             return from_dict(self.cls, value, expand=expand)
         except WireError as error:
-            self.fail("; ".join(text for _, text in error.violations), param, ctx)
+            said = [f"{at}: {text}" if at else text for at, text in error.violations]
+            self.fail("; ".join(said), param, ctx)
 
 
 class Member(click.ParamType):  # type: ignore[type-arg]
@@ -152,7 +158,7 @@ def _choices(enum: type[StrEnum]) -> str:
     return ", ".join(m.value for m in enum if m.name != "UNSPECIFIED")
 
 
-def _number(name: str, kind: type[Any], metavar: str, text: str) -> Decorator[Any]:
+def _number(name: str, kind: Any, metavar: str, text: str) -> Decorator[Any]:
     return click.option(f"--{name}", type=kind, metavar=metavar, help=text)
 
 
@@ -177,8 +183,8 @@ _JOB: list[Decorator[Any]] = [
         multiple=True,
         help="One sample of an input: 3x224x224, 512:int64, attention_mask=512:int64. Repeatable.",
     ),
-    _number("sequence-length", int, "N", "Tokens of a sample: the same as --input input_ids=N."),
-    _number("batch-size", int, "N", "Samples in one forward and backward pass on one GPU."),
+    _number("sequence-length", COUNT, "N", "Tokens of a sample: the same as --input input_ids=N."),
+    _number("batch-size", COUNT, "N", "Samples in one forward and backward pass on one GPU."),
     _member("precision", Precision, f"{_choices(Precision)}. Default: fp32."),
     _member("loss", Loss, f"{_choices(Loss)}."),
     _member("optimizer", OptimizerType, f"{_choices(OptimizerType)}. Default: sgd."),
@@ -197,7 +203,7 @@ _JOB: list[Decorator[Any]] = [
     _flag("cudnn-benchmark", "torch.backends.cudnn.benchmark is set."),
     _member("zero-grad", ZeroGrad, f"{_choices(ZeroGrad)}. Default: before-forward."),
     _member("clip-gradients", GradientClipping, f"{_choices(GradientClipping)}. Default: none."),
-    _number("accumulation-steps", int, "N", "Passes before each optimizer step. Default: 1."),
+    _number("accumulation-steps", COUNT, "N", "Passes before each optimizer step. Default: 1."),
     click.option(
         "--allocator-conf",
         type=Shorthand(AllocatorSettings, "SETTINGS"),
@@ -217,8 +223,8 @@ _JOB: list[Decorator[Any]] = [
     ),
     _member("padding", Padding, f"Of sequences: {_choices(Padding)}. Default: none."),
     _member("routing", Routing, f"Of tokens to experts: {_choices(Routing)}. Default: balanced."),
-    _number("images-per-sample", int, "N", "Images beside the text of a sample. Default: 1."),
-    _number("boxes-per-image", int, "N", "Objects in an image, for detection. Default: 8."),
+    _number("images-per-sample", COUNT, "N", "Images beside the text of a sample. Default: 1."),
+    _number("boxes-per-image", COUNT, "N", "Objects in an image, for detection. Default: 8."),
     _flag(
         "conditions-are-false",
         "Conditions on values that are not known (`if mask.all():`). Default: they are true.",
@@ -240,14 +246,14 @@ _CONFIDENCE = _number(
     "confidence", float, "SHARE", "How sure bounds and verdicts are, 0.5 to 0.99. Default: 0.99."
 )
 _PLAN: list[Decorator[Any]] = [
-    _number("global-batch-size", int, "N", "Samples per optimizer step over all ranks."),
-    _number("data-parallel-size", int, "N", "Ranks. Default: 1."),
+    _number("global-batch-size", COUNT, "N", "Samples per optimizer step over all ranks."),
+    _number("data-parallel-size", COUNT, "N", "Ranks. Default: 1."),
 ]
 _FOR = f"Print what to ask a scheduler for, and nothing else: {_choices(Scheduler)}."
 _PROFILE: list[Decorator[Any]] = [
     _member("device", DeviceType, "cuda or cpu. Default: a GPU where there is one, else the CPU."),
     click.option("--gpu", "gpu_type", metavar="NAME", help="Only on a GPU of this type."),
-    _number("steps", int, "N", "Steps to measure, 1 to 100. Default: 3."),
+    _number("steps", COUNT, "N", "Steps to measure, 1 to 100. Default: 3."),
     _number("warmup-steps", int, "N", "Steps before them that do not count. Default: 2."),
     click.option(
         "--memory-limit",
@@ -389,6 +395,9 @@ def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
     @wraps(command)
     def with_style(*args: Any, style: str, as_json: bool, **kwargs: Any) -> Any:
+        source = click.get_current_context().get_parameter_source("style")
+        if as_json and style != "json" and source is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--json and --format {style} ask for two things: give one.")
         return command(*args, style="json" if as_json else style, **kwargs)
 
     return with_style
