@@ -480,6 +480,13 @@ class TestOutput:
             assert expected in text
         assert "\x1b" not in text
 
+    def test_one_step_is_one_step(self, run: Run, planner: FakePlanner) -> None:
+        once = dataclasses.replace(
+            ACCUMULATION, accumulation_steps=1, micro_batch_size=9, last_micro_batch_size=9
+        )
+        planner.answers["PlanAccumulation"] = lambda request: PlanAccumulationResponse(plan=once)
+        assert "micro-batch 9, 1 step: 1 x 9" in run("accumulate a/b --gpu x").stdout
+
     def test_the_bar_is_to_scale(self, run: Run) -> None:
         text = run("estimate a/b").stdout
         [bar] = re.findall(r"^  ([A-Z.]{20,})$", text, re.MULTILINE)

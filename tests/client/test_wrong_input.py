@@ -93,6 +93,13 @@ def test_names_of_the_hub_need_a_config(run: Run, planner: FakePlanner) -> None:
         assert ("memplan plan --config config.json" in run(f"plan {name}").stderr) is is_hub
 
 
+def test_names_without_a_library(run: Run, planner: FakePlanner) -> None:
+    details = bad_request(job__model__catalog__name="must be `library/model`")
+    planner.fail("PlanJob", grpc.StatusCode.INVALID_ARGUMENT, details)
+    assert "`memplan models resnet18` lists those" in run("plan resnet18").stderr
+    assert "`memplan models" not in run("plan a/b").stderr
+
+
 def test_functions_that_end_the_program(run: Run) -> None:
     Path("train.py").write_text("import sys\ndef make():\n    sys.exit(3)\n")
     result = run("plan train.py:make --input 3 --batch-size 1")

@@ -73,6 +73,12 @@ def _remedies(error: MemplanError, options: dict[str, Any]) -> list[str]:
         return ["--timeout SECONDS waits longer."]
     if isinstance(error, LimitExceededError) and error.retry_after is not None:
         return [f"Try again in {error.retry_after:g} seconds."]
+    if isinstance(error, InvalidRequestError):
+        return [
+            f"`memplan models {options['model']}` lists those with it in their names."
+            for violation in error.violations
+            if violation.field == "job.model.catalog.name" and "/" not in (options["model"] or "/")
+        ]
     if _unreached(error, options):
         return [_to_reach_it(error.message, options)]
     if isinstance(error, ServerError) and error.incident_id and not options.get("server"):

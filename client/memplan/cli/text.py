@@ -154,7 +154,8 @@ def _arithmetic(answer: AccumulationPlan) -> str:
     ranks = answer.data_parallel_size
     if ranks > 1:
         text = f"{text if even else f'({text})'} x {ranks} ranks"
-    return f"micro-batch {micro}, {steps} steps: {text} = {answer.global_batch_size:,}"
+    said = "1 step" if steps == 1 else f"{steps} steps"
+    return f"micro-batch {micro}, {said}: {text} = {answer.global_batch_size:,}"
 
 
 def _memory(answer: MemoryEstimate, width: int) -> RenderableType:
