@@ -484,7 +484,7 @@ class TestOutput:
         once = dataclasses.replace(
             ACCUMULATION, accumulation_steps=1, micro_batch_size=9, last_micro_batch_size=9
         )
-        planner.answers["PlanAccumulation"] = lambda request: PlanAccumulationResponse(plan=once)
+        planner.answers["PlanAccumulation"] = lambda request: PlanAccumulationResponse(accumulation=once)
         assert "micro-batch 9, 1 step: 1 x 9" in run("accumulate a/b --gpu x").stdout
 
     def test_the_bar_is_to_scale(self, run: Run) -> None:
