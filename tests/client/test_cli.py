@@ -484,7 +484,9 @@ class TestOutput:
         once = dataclasses.replace(
             ACCUMULATION, accumulation_steps=1, micro_batch_size=9, last_micro_batch_size=9
         )
-        planner.answers["PlanAccumulation"] = lambda request: PlanAccumulationResponse(accumulation=once)
+        planner.answers["PlanAccumulation"] = lambda request: PlanAccumulationResponse(
+            accumulation=once
+        )
         assert "micro-batch 9, 1 step: 1 x 9" in run("accumulate a/b --gpu x").stdout
 
     def test_the_bar_is_to_scale(self, run: Run) -> None:
@@ -502,6 +504,25 @@ class TestOutput:
         monkeypatch.setenv("COLUMNS", columns)
         lines = run(line).stdout.splitlines()
         assert max(map(len, lines)) <= int(columns)
+
+    def test_long_names_of_gpus_keep_the_table(
+        self, run: Run, planner: FakePlanner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        answer = plan(Verdict.DOES_NOT_FIT)
+        long = GpuTarget(gpu_type="nvidia-h100-pcie-80gb-mig-1g.20gb")
+        placements = tuple(dataclasses.replace(p, gpu=long) for p in answer.placements)
+        planner.answers["PlanJob"] = lambda _: dataclasses.replace(answer, placements=placements)
+        text = run("plan a/b").stdout
+        assert f"{long.gpu_type}  does not fit  6.18 GiB  7.00 GiB  6.00 GiB\n" in text
+        assert max(map(len, text.splitlines())) <= 80
+
+    def test_a_table_may_be_as_wide_as_the_terminal(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        widest = max(map(len, run("gpus").stdout.splitlines()))
+        monkeypatch.setenv("COLUMNS", str(widest))
+        assert run("gpus").stdout.startswith("GPU ")
 
     def test_models_are_one_a_line(self, run: Run) -> None:
         assert run("models").stdout == "torchvision/resnet50\n"
