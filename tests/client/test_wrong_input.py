@@ -93,6 +93,28 @@ def test_names_of_the_hub_need_a_config(run: Run, planner: FakePlanner) -> None:
         assert ("memplan plan --config config.json" in run(f"plan {name}").stderr) is is_hub
 
 
+def test_limits_of_the_server_are_no_timeouts(run: Run, planner: FakePlanner) -> None:
+    message = "not done in the server's limit of 120 s: raise its --job-time-limit"
+    planner.fail("PlanJob", grpc.StatusCode.DEADLINE_EXCEEDED, message=message)
+    assert run("plan a/b").stderr == f"memplan: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("webhook --cert missing.pem", "missing.pem cannot be read: No such file or directory"),
+        ("kueue --kubeconfig missing", "Name a file with --kubeconfig."),
+    ],
+)
+def test_files_of_services(run: Run, line: str, said: str) -> None:
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("kubernetes")
+    result = run(line)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert ".." not in result.stderr
+
+
 def test_names_without_a_library(run: Run, planner: FakePlanner) -> None:
     details = bad_request(job__model__catalog__name="must be `library/model`")
     planner.fail("PlanJob", grpc.StatusCode.INVALID_ARGUMENT, details)

@@ -133,7 +133,7 @@ def webhook(**options: Any) -> int:
             finally:
                 reviewer.close()
     except (OSError, ValueError) as error:
-        click.echo(f"memplan: {error}", err=True)
+        click.echo(f"memplan: {_said(error)}", err=True)
         return exits.BAD_REQUEST
     return exits.FITS
 
@@ -192,9 +192,15 @@ def kueue(**options: Any) -> int:
             )
             asyncio.run(serve(controller, metrics, options["metrics_port"], _announce))
     except (OSError, ValueError) as error:
-        click.echo(f"memplan: {error}", err=True)
+        click.echo(f"memplan: {_said(error)}", err=True)
         return exits.BAD_REQUEST
     return exits.FITS
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    return str(error)
 
 
 def _connected(options: dict[str, Any]) -> Any:

@@ -70,7 +70,8 @@ def _remedies(error: MemplanError, options: dict[str, Any]) -> list[str]:
         hub = [_HUB] if error.kind == "model" and not error.name.startswith(_NO_HUB) else []
         return [f"`{listing}` lists what can be named.", *hub]
     if isinstance(error, DeadlineExceededError):
-        return ["--timeout SECONDS waits longer."]
+        limited = "limit" in error.message  # the server's own, or a profile's: it says what to do
+        return [] if limited else ["--timeout SECONDS waits longer."]
     if isinstance(error, LimitExceededError) and error.retry_after is not None:
         return [f"Try again in {error.retry_after:g} seconds."]
     if isinstance(error, InvalidRequestError):

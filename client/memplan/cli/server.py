@@ -110,9 +110,13 @@ def _embedded() -> Iterator[int]:
 def _log_to_file(directory: Path) -> None:
     """Send the embedded server's log to a file: stderr is the command's own."""
     log = logging.getLogger("memplan_server")
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "embedded.log"
-    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler: logging.Handler
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    except OSError:  # a container without a home: the server does without what it keeps there too
+        handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     log.addHandler(handler)
     log.propagate = False
