@@ -33,11 +33,24 @@ def run(planner: FakePlanner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("plan a/b --batch-size 0", "'--batch-size': 0 is not in the range"),
-        ("plan a/b --global-batch-size 0", "'--global-batch-size': 0 is not in the range"),
-        ("plan a/b --data-parallel-size -1", "'--data-parallel-size': -1 is not in the range"),
-        ("plan a/b --accumulation-steps 0", "'--accumulation-steps': 0 is not in the range"),
-        ("batch-size a/b --multiple-of 0", "'--multiple-of': 0 is not in the range"),
+        ("plan a/b --batch-size 0", "'--batch-size': '0' is not a whole number of at least 1"),
+        (
+            "plan a/b --global-batch-size 0",
+            "'--global-batch-size': '0' is not a whole number of at least 1",
+        ),
+        (
+            "plan a/b --data-parallel-size -1",
+            "'--data-parallel-size': '-1' is not a whole number of at least 1",
+        ),
+        (
+            "plan a/b --accumulation-steps 0",
+            "'--accumulation-steps': '0' is not a whole number of at least 1",
+        ),
+        ("plan a/b --batch-size 4.5", "'4.5' is not a whole number of at least 1"),
+        (
+            "batch-size a/b --multiple-of 0",
+            "'--multiple-of': '0' is not a whole number of at least 1",
+        ),
         ("plan a/b --json --format yaml", "--json and --format yaml ask for two things"),
         ("gpus --json --format text", "--json and --format text ask for two things"),
         ("plan a/b --config config.json", "MODEL and --config each say which model it is"),
@@ -172,3 +185,9 @@ def test_a_closed_stdout(planner: FakePlanner) -> None:
         ["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_list_of_commands_is_not_cut_off(run: Run) -> None:
+    lines = run("--help").stdout.partition("Commands:")[2].partition("Exit codes")[0]
+    assert "memplan" in lines
+    assert "..." not in lines

@@ -17,7 +17,6 @@ from memplan.cli import exits
 from memplan.cli.asking import ask_about_job, ask_server, one_gpu, rendering, show
 from memplan.cli.kubernetes import kueue, webhook
 from memplan.cli.options import (
-    COUNT,
     format_option,
     gpu_options,
     job_options,
@@ -30,6 +29,7 @@ from memplan.cli.output import emit, note, waiting, write
 from memplan.cli.profiling import profile, profiles
 from memplan.cli.request import Given
 from memplan.cli.slurm import slurm
+from memplan.cli.values import Count
 from memplan.client import Client
 from memplan.types import GpuTarget
 from memplan.wire import to_dict
@@ -99,7 +99,9 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-@cli.command(epilog=exits.HELP)
+@cli.command(
+    epilog=exits.HELP, short_help="All about a job: memory, GPUs, batch size, accumulation."
+)
 @job_options
 @gpu_options
 @plan_options
@@ -190,8 +192,8 @@ def estimate(**options: Any) -> int:
 @cli.command("batch-size", epilog=exits.HELP)
 @job_options
 @gpu_options
-@click.option("--multiple-of", type=COUNT, metavar="N", help="A multiple of it. Default: 8.")
-@click.option("--max-batch-size", type=COUNT, metavar="N", help="No batch above this.")
+@click.option("--multiple-of", type=Count(), metavar="N", help="A multiple of it. Default: 8.")
+@click.option("--max-batch-size", type=Count(), metavar="N", help="No batch above this.")
 @format_option
 @server_options
 def batch_size(**options: Any) -> int:
@@ -220,7 +222,7 @@ def batch_size(**options: Any) -> int:
     return ask_about_job(options, ask)
 
 
-@cli.command(epilog=exits.HELP)
+@cli.command(epilog=exits.HELP, short_help="How to reach a global batch size on one GPU type.")
 @job_options
 @gpu_options
 @plan_options
@@ -273,7 +275,7 @@ def gpus(search: str, **options: Any) -> int:
     return ask_server(options, ask)
 
 
-@cli.command()
+@cli.command(short_help="The models that can be named.")
 @click.argument("search", default="")
 @format_option
 @server_options
@@ -295,7 +297,7 @@ def models(search: str, **options: Any) -> int:
     return ask_server(options, ask)
 
 
-@cli.command("version")
+@cli.command("version", short_help="The versions of memplan and its libraries.")
 @format_option
 def show_version(style: str) -> int:
     """The versions of memplan and of the libraries that its answers depend on."""

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from memplan.cli import exits
-from memplan.cli.options import Shorthand, connection_options
+from memplan.cli.options import connection_options
+from memplan.cli.values import Shorthand
 from memplan.types import GpuTarget
 
 __all__ = ["kueue", "webhook"]
@@ -72,7 +73,7 @@ def _setting(name: str, **options: Any) -> Callable[[Any], Any]:
     )
 
 
-@click.command()
+@click.command(short_help="Plan jobs when they are created in Kubernetes.")
 @_setting("listen", default="0.0.0.0:8443", metavar="HOST:PORT", help="Address to serve HTTPS on.")
 @_setting("cert", type=_FILE, default=_SECRET / "tls.crt", help="Its certificate chain, PEM.")
 @_setting("key", type=_FILE, default=_SECRET / "tls.key", help="Key of it, PEM.")
@@ -138,7 +139,7 @@ def webhook(**options: Any) -> int:
     return exits.FITS
 
 
-@click.command()
+@click.command(short_help="Hold workloads of Kueue until they are planned.")
 @click.option(
     "--controller-name",
     default="memplan.dev/planner",

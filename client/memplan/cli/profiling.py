@@ -32,7 +32,7 @@ from memplan.wire import to_dict
 __all__ = ["profile", "profiles"]
 
 
-@click.command(epilog=exits.HELP)
+@click.command(epilog=exits.HELP, short_help="Run a few steps of a job, and say what they took.")
 @job_options
 @profile_options
 @format_option
