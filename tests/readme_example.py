@@ -13,7 +13,7 @@ from pathlib import Path
 README = Path(__file__).parents[1] / "README.md"
 EXAMPLE = re.compile(r"```\n(memplan plan .*?)```\n\n```text\n(.*?)```\n", flags=re.S)
 LAST_PART = "\nMost activations"
-ENVIRONMENT = {"COLUMNS": "90", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
+ENVIRONMENT = {"COLUMNS": "80", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
 
 
 def shown() -> tuple[str, str]:

@@ -255,7 +255,8 @@ def _refused_in_field(
             if field.kind is Kind.MESSAGE and isinstance(element, field.type):
                 yield from _refused_values(element, schema_of(field.type), where, depth + 1)
             else:
-                yield from _refused_element([element], field, schema, where)
+                if any(_refused_element([element], field, schema, where)):
+                    yield where, f"must be {field.element}, not {brief(element)}"
     elif field.kind is Kind.MESSAGE and isinstance(item, field.type):
         yield from _refused_values(item, schema_of(field.type), path, depth + 1)
     else:

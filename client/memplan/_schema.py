@@ -137,7 +137,10 @@ class Field:
             return "a timedelta of at most 10,000 years"
         if self.kind is Kind.TIMESTAMP:
             return "a datetime with a time zone"
-        return f"a {self.type.__name__}" if self.kind is Kind.MESSAGE else "a mapping"
+        if self.kind is not Kind.MESSAGE:
+            return "a mapping"
+        name = self.type.__name__
+        return f"an {name}" if name.startswith(("A", "E", "I", "O")) else f"a {name}"
 
 
 _WORDS = {float: "a number", bool: "true or false", str: "text"}

@@ -64,6 +64,7 @@ class Endpoint:
     """Seconds of silence after which a server is asked whether it is there; None: never."""
 
     def __post_init__(self) -> None:
+        _check_target(self.target)
         if not 0 <= self.retries <= MOST_RETRIES:
             raise ValueError(f"retries must be 0 to {MOST_RETRIES}, not {self.retries}")
         if (self.client_certificate is None) != (self.client_key is None):
@@ -102,6 +103,21 @@ class Endpoint:
             values["target"] = target
         values.update({name: value for name, value in given.items() if value is not None})
         return cls(**values)
+
+
+def _check_target(target: str) -> None:
+    """Raise ValueError for what gRPC would take for something else: a URL, a port beyond 65535."""
+    scheme, _, rest = target.partition("://")
+    if rest and scheme.lower() in ("http", "https", "grpc", "grpcs"):
+        and_tls = " and tls" if scheme.lower() in ("https", "grpcs") else ""
+        address = rest.strip("/")
+        raise ValueError(f"{target!r} is a URL: give host:port{and_tls}, such as {address}")
+    if target.startswith(("dns:", "unix:", "ipv4:", "ipv6:", "xds:", "unix-abstract:", "vsock:")):
+        return
+    for server in target.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) <= 65_535:
+            raise ValueError(f"{server.strip()!r} is not host:port, such as {DEFAULT_TARGET}")
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -58,16 +58,16 @@ def _fields(config: Any, source: str) -> Mapping[str, Any]:
     if isinstance(config, Mapping):
         return config
     path = Path(config)
+    if path.is_dir():
+        path = path / "config.json"
     try:
-        if path.is_dir():
-            path = path / "config.json"
         with path.open("rb") as file:
             text = file.read(_LARGEST_FILE + 1)
         data = json.loads(text.decode("utf-8-sig")) if len(text) <= _LARGEST_FILE else None
     except OSError as error:
-        raise JobFileError(f"{source} cannot be read: {error.strerror}") from error
+        raise JobFileError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise JobFileError(f"{source} is no JSON: {error}") from error
+        raise JobFileError(f"{path} is no JSON: {error}") from error
     if not isinstance(data, Mapping):
         raise JobFileError(f"{source} is no configuration of a model: it has no fields")
     return data

@@ -117,7 +117,16 @@ def _read(text: str, source: str) -> Any:
     try:
         return _yaml.load(text)
     except yaml.YAMLError as error:
-        raise JobFileError(f"{source} is no YAML: {error}") from error
+        raise JobFileError(f"{source} is no YAML: {_said(error)}") from error
+
+
+def _said(error: Any) -> str:
+    """What the parser says, with the line, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error)
+    context = f"{error.context}: " if error.context else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {context}{error.problem}"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

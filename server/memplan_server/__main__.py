@@ -39,9 +39,15 @@ def main() -> None:
     try:
         server = serve(settings)
     except (OSError, ValueError) as error:  # an address, or what is in a file
-        sys.exit(_complaint(str(error), 1))
+        sys.exit(_complaint(_said(error), 1))
     asked_to_end.wait()
     server.stop(settings.drain_time, delay=settings.shutdown_delay)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be used: {error.strerror}"
+    return str(error)
 
 
 def _compare(arguments: list[str]) -> int:

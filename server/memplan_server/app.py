@@ -14,6 +14,7 @@ certificates or put a proxy in front.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -236,7 +237,21 @@ def _bind(server: Any, settings: Settings) -> int:
             return int(server.add_insecure_port(settings.listen))
         return int(server.add_secure_port(settings.listen, credentials))
     except RuntimeError as error:
-        raise OSError(f"{settings.listen} cannot be served on: {error}") from None
+        why = _why_not_bound(settings.listen) or str(error)
+        raise OSError(f"{settings.listen} cannot be served on: {why}") from None
+
+
+def _why_not_bound(address: str) -> str:
+    """What the system says of an address, which gRPC keeps to itself; empty where it takes it."""
+    host, _, port = address.rpartition(":")
+    try:
+        for family, kind, _, _, place in socket.getaddrinfo(host.strip("[]"), int(port)):
+            if kind is socket.SOCK_STREAM:
+                with socket.socket(family, kind) as tried:
+                    tried.bind(place)
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return ""
 
 
 def _serve_metrics(settings: Settings, metrics: Metrics, stack: ExitStack) -> int | None:
@@ -244,7 +259,11 @@ def _serve_metrics(settings: Settings, metrics: Metrics, stack: ExitStack) -> in
     if settings.metrics_port is None:
         return None
     host = settings.listen.rpartition(":")[0].strip("[]")
-    server, thread = start_http_server(settings.metrics_port, host, metrics.registry)
+    try:
+        server, thread = start_http_server(settings.metrics_port, host, metrics.registry)
+    except OSError as error:
+        where = f"--metrics-port {settings.metrics_port}"
+        raise OSError(f"{where} cannot be served on: {error.strerror}") from None
     stack.callback(thread.join)
     stack.callback(server.server_close)
     stack.callback(server.shutdown)

@@ -73,6 +73,17 @@ def port(text: str) -> int:
     return int(text)
 
 
+def address(text: str) -> str:
+    """`host:port`, or `unix:PATH`; gRPC would take what has no port for port 443."""
+    host, _, number = text.rpartition(":")
+    try:
+        if not text.startswith("unix:"):
+            port(number if host else "")
+    except ValueError:
+        raise ValueError("is not host:port, such as 0.0.0.0:50051") from None
+    return text
+
+
 def targets(text: str) -> tuple[str, ...]:
     """gRPC targets, with commas between them."""
     found = tuple(part.strip() for part in text.split(","))
@@ -139,7 +150,7 @@ class Settings:
 
     listen: str = field(
         default="127.0.0.1:50051",
-        metadata=about(str, "Address to serve on, host:port; port 0 takes any that is free."),
+        metadata=about(address, "Address to serve on, host:port; port 0 takes any that is free."),
     )
     metrics_port: int | None = field(
         default=None,

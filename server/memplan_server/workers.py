@@ -212,7 +212,8 @@ class _Seat(threading.Thread):
             self._discard("time_limit")
             limit = f"{work.time_limit_s:g} s"
             raise TimeLimitExceeded(
-                f"The simulation of this job was not done in the server's limit of {limit}."
+                f"The simulation of this job was not done in the server's limit of {limit}: raise "
+                "its --job-time-limit (MEMPLAN_JOB_TIME_LIMIT), or ask for a smaller model."
             ) from None
         except (EOFError, OSError):
             raise self._lost(work, process) from None

@@ -399,7 +399,7 @@ class TestDryRun:
         options=st.fixed_dictionaries(
             {},
             optional={
-                "--batch-size": st.integers(-(2**63), 2**63 - 1),
+                "--batch-size": st.integers(1, 2**63 - 1),
                 "--input": st.sampled_from(["3x224x224", "512:int64", "a=5:bool", "7"]),
                 "--optimizer": st.sampled_from([m.value for m in OptimizerType][1:]),
                 "--momentum": st.floats(allow_nan=False),
@@ -411,7 +411,7 @@ class TestDryRun:
                 "--model-config": st.sampled_from(["a=no", "a=1e-3", "a=[1, {b: ~}]", "a='1'"]),
                 "--task": st.sampled_from(["masked-lm", "no", "12:30"]),
                 "--allocator-conf": st.sampled_from(["expandable_segments:True", "x"[:0]]),
-                "--global-batch-size": st.integers(0, 2**40),
+                "--global-batch-size": st.integers(1, 2**40),
                 "--measure": st.integers(1, 10**6),
             },
         )
@@ -480,6 +480,15 @@ class TestOutput:
             assert expected in text
         assert "\x1b" not in text
 
+    def test_one_step_is_one_step(self, run: Run, planner: FakePlanner) -> None:
+        once = dataclasses.replace(
+            ACCUMULATION, accumulation_steps=1, micro_batch_size=9, last_micro_batch_size=9
+        )
+        planner.answers["PlanAccumulation"] = lambda request: PlanAccumulationResponse(
+            accumulation=once
+        )
+        assert "micro-batch 9, 1 step: 1 x 9" in run("accumulate a/b --gpu x").stdout
+
     def test_the_bar_is_to_scale(self, run: Run) -> None:
         text = run("estimate a/b").stdout
         [bar] = re.findall(r"^  ([A-Z.]{20,})$", text, re.MULTILINE)
@@ -495,6 +504,25 @@ class TestOutput:
         monkeypatch.setenv("COLUMNS", columns)
         lines = run(line).stdout.splitlines()
         assert max(map(len, lines)) <= int(columns)
+
+    def test_long_names_of_gpus_keep_the_table(
+        self, run: Run, planner: FakePlanner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        answer = plan(Verdict.DOES_NOT_FIT)
+        long = GpuTarget(gpu_type="nvidia-h100-pcie-80gb-mig-1g.20gb")
+        placements = tuple(dataclasses.replace(p, gpu=long) for p in answer.placements)
+        planner.answers["PlanJob"] = lambda _: dataclasses.replace(answer, placements=placements)
+        text = run("plan a/b").stdout
+        assert f"{long.gpu_type}  does not fit  6.18 GiB  7.00 GiB  6.00 GiB\n" in text
+        assert max(map(len, text.splitlines())) <= 80
+
+    def test_a_table_may_be_as_wide_as_the_terminal(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        widest = max(map(len, run("gpus").stdout.splitlines()))
+        monkeypatch.setenv("COLUMNS", str(widest))
+        assert run("gpus").stdout.startswith("GPU ")
 
     def test_models_are_one_a_line(self, run: Run) -> None:
         assert run("models").stdout == "torchvision/resnet50\n"

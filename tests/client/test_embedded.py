@@ -165,3 +165,10 @@ def test_a_plan_is_measured_on_the_cpu_where_there_is_no_gpu(cache: Path) -> Non
     status, out, err = finish(start(cache, *words, *where[:3], "0.5"))
     assert (status, err) == (0, "")
     assert "Micro-batch 4 was not measured: " in out
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, out, err = finish(start(tmp_path / "file", "gpus", "t4"))
+    assert (code, err) == (0, "")
+    assert "nvidia-t4" in out

@@ -166,6 +166,13 @@ class TestProto:
         found = violations(to_proto, MeasuredProfile(create_time=time))
         assert found["create_time"].startswith("must be a datetime with a time zone, not")
 
+    def test_messages_that_are_something_else_are_named(self) -> None:
+        job: Any = TrainingJob(inputs=((3, 4),), optimizer="adam")  # type: ignore[arg-type]
+        assert violations(to_proto, job) == {
+            "inputs[0]": "must be an InputTensor, not (3, 4)",
+            "optimizer": "must be an Optimizer, not 'adam'",
+        }
+
     def test_times_of_other_zones_are_sent_as_utc(self) -> None:
         east = timezone(timedelta(hours=2))
         profile = MeasuredProfile(create_time=datetime(2026, 1, 31, 1, 30, tzinfo=east))

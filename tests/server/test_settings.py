@@ -82,6 +82,9 @@ def test_a_truth_needs_no_value_as_a_flag() -> None:
 @pytest.mark.parametrize(
     ("flag", "text"),
     [
+        ("--listen", "127.0.0.1"),
+        ("--listen", "127.0.0.1:99999"),
+        ("--listen", ":50051"),
         ("--metrics-port", "65536"),
         ("--metrics-port", "-1"),
         ("--workers", "0"),

@@ -16,6 +16,9 @@ def main() -> None:
         sys.exit(f"memplan: {missing[0]} is not installed. Run: pip install 'memplan[cli]'")
     # gRPC writes to stderr about connections; what matters comes as an exception.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from memplan.cli.commands import cli
-
+    try:
+        from memplan.cli.commands import cli
+    except KeyboardInterrupt:  # within the tenth of a second that it takes
+        sys.stderr.write("memplan: interrupted\n")
+        sys.exit(130)
     cli()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -24,10 +25,11 @@ from memplan.cli.options import (
     scheduler_option,
     server_options,
 )
-from memplan.cli.output import emit, waiting, write
+from memplan.cli.output import emit, note, waiting, write
 from memplan.cli.profiling import profile, profiles
 from memplan.cli.request import Given
 from memplan.cli.slurm import slurm
+from memplan.cli.values import Count
 from memplan.client import Client
 from memplan.types import GpuTarget
 from memplan.wire import to_dict
@@ -35,6 +37,8 @@ from memplan.wire import to_dict
 __all__ = ["cli"]
 
 _LIBRARIES = ("torch", "torchvision", "timm", "transformers", "diffusers")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What writing to stdout fails with, where its disk is full or gone."""
 _PACKAGES = ("memplan", "grpcio", "protobuf", *_LIBRARIES)
 
 
@@ -59,6 +63,9 @@ class _Group(click.Group):
             click.echo("memplan: interrupted", err=True)
             return exits.INTERRUPTED
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+                click.echo(f"memplan: the answer cannot be written: {error.strerror}", err=True)
+                return exits.FAILURE
             if os.environ.get("MEMPLAN_TRACEBACK"):
                 raise
             click.echo(f"memplan: a defect: {type(error).__name__}: {error}", err=True)
@@ -92,7 +99,9 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-@cli.command(epilog=exits.HELP)
+@cli.command(
+    epilog=exits.HELP, short_help="All about a job: memory, GPUs, batch size, accumulation."
+)
 @job_options
 @gpu_options
 @plan_options
@@ -158,7 +167,8 @@ def estimate(**options: Any) -> int:
     memplan estimate transformers/bert --input 512:int64 --batch-size 8 \\
         --optimizer adamw --precision amp-bf16 --gpu nvidia-t4
 
-    Exits with 0 when there is an answer; `memplan plan` says whether it fits.
+    Without --gpu it is about nvidia-a100-80gb. Exits with 0 when there is an answer; `memplan plan`
+    says whether it fits.
     """
 
     def ask(client: Client, given: Given) -> int:
@@ -182,8 +192,8 @@ def estimate(**options: Any) -> int:
 @cli.command("batch-size", epilog=exits.HELP)
 @job_options
 @gpu_options
-@click.option("--multiple-of", type=int, metavar="N", help="Round down to a multiple. Default: 8.")
-@click.option("--max-batch-size", type=int, metavar="N", help="No batch above this.")
+@click.option("--multiple-of", type=Count(), metavar="N", help="A multiple of it. Default: 8.")
+@click.option("--max-batch-size", type=Count(), metavar="N", help="No batch above this.")
 @format_option
 @server_options
 def batch_size(**options: Any) -> int:
@@ -212,7 +222,7 @@ def batch_size(**options: Any) -> int:
     return ask_about_job(options, ask)
 
 
-@cli.command(epilog=exits.HELP)
+@cli.command(epilog=exits.HELP, short_help="How to reach a global batch size on one GPU type.")
 @job_options
 @gpu_options
 @plan_options
@@ -257,13 +267,15 @@ def gpus(search: str, **options: Any) -> int:
     def ask(client: Client) -> int:
         found = list(client.list_gpu_types(search))
         data = {"gpu_types": [to_dict(gpu) for gpu in found]}
+        if not found:
+            note(f"no GPU type has {search!r} in its name; `memplan gpus` lists all.")
         emit(options["style"], data, lambda width: rendering().gpu_types(found, width))
         return exits.FITS
 
     return ask_server(options, ask)
 
 
-@cli.command()
+@cli.command(short_help="The models that can be named.")
 @click.argument("search", default="")
 @format_option
 @server_options
@@ -273,6 +285,8 @@ def models(search: str, **options: Any) -> int:
     def ask(client: Client) -> int:
         with waiting("listing"):
             found = list(client.list_models(search, page_size=1000))
+        if not found:
+            note(f"no model has {search!r} in its name; `memplan models` lists all.")
         if options["style"] == "text":
             write("".join(f"{model.name}\n" for model in found))
         else:
@@ -283,7 +297,7 @@ def models(search: str, **options: Any) -> int:
     return ask_server(options, ask)
 
 
-@cli.command("version")
+@cli.command("version", short_help="The versions of memplan and its libraries.")
 @format_option
 def show_version(style: str) -> int:
     """The versions of memplan and of the libraries that its answers depend on."""

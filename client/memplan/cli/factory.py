@@ -122,6 +122,8 @@ def _made(function: Callable[[], Any], model: str, file: Path) -> Any:
     try:
         with torch.device("meta"):
             return function()
+    except SystemExit as error:
+        raise CaptureError(f"{model}() ends the program.", location=_line(error, file)) from error
     except Exception:  # code that looks at values cannot run without them
         try:
             return function()

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from memplan.cli import exits
-from memplan.cli.options import Shorthand, connection_options
+from memplan.cli.options import connection_options
+from memplan.cli.values import Shorthand
 from memplan.types import GpuTarget
 
 __all__ = ["kueue", "webhook"]
@@ -72,7 +73,7 @@ def _setting(name: str, **options: Any) -> Callable[[Any], Any]:
     )
 
 
-@click.command()
+@click.command(short_help="Plan jobs when they are created in Kubernetes.")
 @_setting("listen", default="0.0.0.0:8443", metavar="HOST:PORT", help="Address to serve HTTPS on.")
 @_setting("cert", type=_FILE, default=_SECRET / "tls.crt", help="Its certificate chain, PEM.")
 @_setting("key", type=_FILE, default=_SECRET / "tls.key", help="Key of it, PEM.")
@@ -133,12 +134,12 @@ def webhook(**options: Any) -> int:
             finally:
                 reviewer.close()
     except (OSError, ValueError) as error:
-        click.echo(f"memplan: {error}", err=True)
+        click.echo(f"memplan: {_said(error)}", err=True)
         return exits.BAD_REQUEST
     return exits.FITS
 
 
-@click.command()
+@click.command(short_help="Hold workloads of Kueue until they are planned.")
 @click.option(
     "--controller-name",
     default="memplan.dev/planner",
@@ -192,9 +193,15 @@ def kueue(**options: Any) -> int:
             )
             asyncio.run(serve(controller, metrics, options["metrics_port"], _announce))
     except (OSError, ValueError) as error:
-        click.echo(f"memplan: {error}", err=True)
+        click.echo(f"memplan: {_said(error)}", err=True)
         return exits.BAD_REQUEST
     return exits.FITS
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    return str(error)
 
 
 def _connected(options: dict[str, Any]) -> Any:

@@ -63,18 +63,39 @@ def section(title: str, *parts: RenderableType) -> RenderableType:
 
 
 def table(
-    headers: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int, *, left: int = 1
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    width: int,
+    *,
+    left: int = 1,
+    spare: Sequence[str] = (),
 ) -> RenderableType:
-    """A table, its first `left` columns aligned left; a list where it is wider than `width`."""
+    """A table, its first `left` columns aligned left.
+
+    Where it is wider than `width` it does without the columns named in `spare`, one after the
+    other; where that is not enough it is a list with all of them.
+    """
     texts = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
-    columns = zip([Text(h) for h in headers], *texts, strict=True)
-    needed = sum(max(cell.cell_len for cell in column) + _GAP for column in columns)
-    if needed > width - INDENT:
-        return Group(*listing(_in_words(headers, row) for row in texts))
+    for count in range(len(spare) + 1):
+        kept = [i for i, header in enumerate(headers) if header not in spare[:count]]
+        shown = [[row[i] for i in kept] for row in texts]
+        names = [headers[i] for i in kept]
+        if _width(names, shown) <= width - INDENT:
+            return _grid(names, shown, sum(i < left for i in kept))
+    return Group(*listing(_in_words(headers, row) for row in texts))
+
+
+def _width(headers: Sequence[str], rows: Sequence[Sequence[Text]]) -> int:
+    columns = zip([Text(header) for header in headers], *rows, strict=True)
+    width: int = sum(max(cell.cell_len for cell in column) + _GAP for column in columns) - _GAP
+    return width
+
+
+def _grid(headers: Sequence[str], rows: Sequence[Sequence[Text]], left: int) -> RenderableType:
     grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, _GAP, 0, 0))
     for index, header in enumerate(headers):
         grid.add_column(header, justify="left" if index < left else "right", no_wrap=True)
-    for row in texts:
+    for row in rows:
         grid.add_row(*row)
     return grid
 

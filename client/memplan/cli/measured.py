@@ -86,7 +86,7 @@ def overview(profiles: Iterable[MeasuredProfile], width: int) -> RenderableType:
         for one in profiles
     ]
     headers = ("profile", "measured", "model", "device", "batch", "reserved", "device used")
-    return table(headers, rows, width + INDENT, left=4)
+    return table(headers, rows, width + INDENT, left=4, spare=("device used", "measured"))
 
 
 def _comparison(

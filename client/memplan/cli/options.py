@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
+from click.core import ParameterSource
 
+from memplan.cli.values import Count, KeyValue, Member, Seconds, Shorthand, Size
 from memplan.endpoint import VARIABLES
-from memplan.plain import did_you_mean
-from memplan.shorthand import expand, parse_bytes
 from memplan.types import (
     AllocatorSettings,
     DeviceType,
@@ -31,7 +29,6 @@ from memplan.types import (
     Scheduler,
     ZeroGrad,
 )
-from memplan.wire import WireError, from_dict
 
 __all__ = [
     "connection_options",
@@ -51,95 +48,6 @@ C = TypeVar("C", bound=Callable[..., Any])
 Decorator = Callable[[C], C]
 
 
-class Shorthand(click.ParamType):  # type: ignore[type-arg]  # generic in later versions
-    """A value in the same short form as in a job file."""
-
-    def __init__(self, cls: type[Any], name: str) -> None:
-        self.cls, self.name = cls, name
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """An instance of the dataclass."""
-        if isinstance(value, self.cls):
-            return value
-        try:
-            return from_dict(self.cls, value, expand=expand)
-        except WireError as error:
-            self.fail("; ".join(text for _, text in error.violations), param, ctx)
-
-
-class Member(click.ParamType):  # type: ignore[type-arg]
-    """A member of an enum, by its text in any case, with `-` or `_`."""
-
-    name = "NAME"
-
-    def __init__(self, enum: type[StrEnum]) -> None:
-        self.enum = enum
-        self.choices = [m.value for m in enum if m.name != "UNSPECIFIED"]
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The member."""
-        text = str(value).lower().replace("_", "-")
-        if text not in self.choices:
-            hint = did_you_mean(text, self.choices)
-            self.fail(f"there is no {value!r}{hint}; one of {', '.join(self.choices)}", param, ctx)
-        return self.enum(text)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """The members that begin with what is typed."""
-        return [CompletionItem(c) for c in self.choices if c.startswith(incomplete)]
-
-
-class KeyValue(click.ParamType):  # type: ignore[type-arg]
-    """KEY=VALUE, the value as in YAML."""
-
-    name = "KEY=VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A pair of the key and plain data."""
-        import yaml
-
-        from memplan import _yaml
-
-        key, equals, text = str(value).partition("=")
-        if not equals or not key:
-            self.fail(f"{value!r} is not KEY=VALUE, as in num_classes=10", param, ctx)
-        try:
-            return key, _yaml.load(text)
-        except yaml.YAMLError:
-            self.fail(f"the value of {key} is no YAML: {text!r}", param, ctx)
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """A number of bytes, `12GiB`."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Bytes."""
-        try:
-            return value if isinstance(value, int) else parse_bytes(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Seconds(click.ParamType):  # type: ignore[type-arg]
-    """A time above 0, in seconds."""
-
-    name = "SECONDS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A timedelta."""
-        try:
-            time = value if isinstance(value, timedelta) else timedelta(seconds=float(value))
-        except (ValueError, OverflowError):
-            time = timedelta()
-        if time <= timedelta():
-            self.fail(f"{value!r} is no number of seconds above 0", param, ctx)
-        return time
-
-
 def _flag(name: str, text: str) -> Decorator[Any]:
     return click.option(f"--{name}/--no-{name}", default=None, help=text)
 
@@ -152,7 +60,7 @@ def _choices(enum: type[StrEnum]) -> str:
     return ", ".join(m.value for m in enum if m.name != "UNSPECIFIED")
 
 
-def _number(name: str, kind: type[Any], metavar: str, text: str) -> Decorator[Any]:
+def _number(name: str, kind: Any, metavar: str, text: str) -> Decorator[Any]:
     return click.option(f"--{name}", type=kind, metavar=metavar, help=text)
 
 
@@ -177,8 +85,10 @@ _JOB: list[Decorator[Any]] = [
         multiple=True,
         help="One sample of an input: 3x224x224, 512:int64, attention_mask=512:int64. Repeatable.",
     ),
-    _number("sequence-length", int, "N", "Tokens of a sample: the same as --input input_ids=N."),
-    _number("batch-size", int, "N", "Samples in one forward and backward pass on one GPU."),
+    _number(
+        "sequence-length", Count(), "N", "Tokens of a sample: the same as --input input_ids=N."
+    ),
+    _number("batch-size", Count(), "N", "Samples in one forward and backward pass on one GPU."),
     _member("precision", Precision, f"{_choices(Precision)}. Default: fp32."),
     _member("loss", Loss, f"{_choices(Loss)}."),
     _member("optimizer", OptimizerType, f"{_choices(OptimizerType)}. Default: sgd."),
@@ -197,7 +107,7 @@ _JOB: list[Decorator[Any]] = [
     _flag("cudnn-benchmark", "torch.backends.cudnn.benchmark is set."),
     _member("zero-grad", ZeroGrad, f"{_choices(ZeroGrad)}. Default: before-forward."),
     _member("clip-gradients", GradientClipping, f"{_choices(GradientClipping)}. Default: none."),
-    _number("accumulation-steps", int, "N", "Passes before each optimizer step. Default: 1."),
+    _number("accumulation-steps", Count(), "N", "Passes before each optimizer step. Default: 1."),
     click.option(
         "--allocator-conf",
         type=Shorthand(AllocatorSettings, "SETTINGS"),
@@ -217,8 +127,8 @@ _JOB: list[Decorator[Any]] = [
     ),
     _member("padding", Padding, f"Of sequences: {_choices(Padding)}. Default: none."),
     _member("routing", Routing, f"Of tokens to experts: {_choices(Routing)}. Default: balanced."),
-    _number("images-per-sample", int, "N", "Images beside the text of a sample. Default: 1."),
-    _number("boxes-per-image", int, "N", "Objects in an image, for detection. Default: 8."),
+    _number("images-per-sample", Count(), "N", "Images beside the text of a sample. Default: 1."),
+    _number("boxes-per-image", Count(), "N", "Objects in an image, for detection. Default: 8."),
     _flag(
         "conditions-are-false",
         "Conditions on values that are not known (`if mask.all():`). Default: they are true.",
@@ -240,14 +150,14 @@ _CONFIDENCE = _number(
     "confidence", float, "SHARE", "How sure bounds and verdicts are, 0.5 to 0.99. Default: 0.99."
 )
 _PLAN: list[Decorator[Any]] = [
-    _number("global-batch-size", int, "N", "Samples per optimizer step over all ranks."),
-    _number("data-parallel-size", int, "N", "Ranks. Default: 1."),
+    _number("global-batch-size", Count(), "N", "Samples per optimizer step over all ranks."),
+    _number("data-parallel-size", Count(), "N", "Ranks. Default: 1."),
 ]
 _FOR = f"Print what to ask a scheduler for, and nothing else: {_choices(Scheduler)}."
 _PROFILE: list[Decorator[Any]] = [
     _member("device", DeviceType, "cuda or cpu. Default: a GPU where there is one, else the CPU."),
     click.option("--gpu", "gpu_type", metavar="NAME", help="Only on a GPU of this type."),
-    _number("steps", int, "N", "Steps to measure, 1 to 100. Default: 3."),
+    _number("steps", Count(), "N", "Steps to measure, 1 to 100. Default: 3."),
     _number("warmup-steps", int, "N", "Steps before them that do not count. Default: 2."),
     click.option(
         "--memory-limit",
@@ -389,6 +299,9 @@ def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
     @wraps(command)
     def with_style(*args: Any, style: str, as_json: bool, **kwargs: Any) -> Any:
+        source = click.get_current_context().get_parameter_source("style")
+        if as_json and style != "json" and source is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--json and --format {style} ask for two things: give one.")
         return command(*args, style="json" if as_json else style, **kwargs)
 
     return with_style

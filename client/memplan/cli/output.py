@@ -10,17 +10,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["emit", "waiting", "write"]
+__all__ = ["emit", "note", "waiting", "write"]
 
 
 def write(text: str) -> None:
-    """Print text. A reader that has gone away (`| head`) is no error."""
+    """Print text. A reader that has gone away (`| head`) is no error, nor is a closed stdout."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes stdout once more when it exits: give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def note(text: str) -> None:
+    """Say something beside the answer, on stderr."""
+    sys.stderr.write(f"memplan: {text}\n")
 
 
 def emit(style: str, data: Any, render: Callable[[int], Any]) -> None:

@@ -21,7 +21,7 @@ from memplan.cli.options import (
     profile_server_options,
     server_options,
 )
-from memplan.cli.output import emit, waiting, write
+from memplan.cli.output import emit, note, waiting, write
 from memplan.cli.progress import watching
 from memplan.cli.request import Given
 from memplan.client import Client
@@ -32,7 +32,7 @@ from memplan.wire import to_dict
 __all__ = ["profile", "profiles"]
 
 
-@click.command(epilog=exits.HELP)
+@click.command(epilog=exits.HELP, short_help="Run a few steps of a job, and say what they took.")
 @job_options
 @profile_options
 @format_option
@@ -125,6 +125,8 @@ def list_profiles(limit: int, **options: Any) -> int:
     def ask(client: Client) -> int:
         with waiting("listing"):
             found = list(islice(_stored(client, options, min(limit, 1000)), limit))
+        if not found:
+            note("no such profile is stored; `memplan profile` measures a job.")
         data = {"profiles": [to_dict(one) for one in found]}
         emit(options["style"], data, lambda width: _text().overview(found, width))
         return exits.FITS

@@ -65,6 +65,9 @@ _FLAGS = {
 }
 """What an option is called where that is not its name."""
 
+_CONFIG = "job.model.catalog.config."
+"""Before the name of each option of a model."""
+
 _SAME = {"gpu_type": "gpus", "gpu": "gpus"}
 """Fields of other requests that are made from a field of this one."""
 
@@ -95,12 +98,15 @@ class Given:
     def name_of(self, path: str) -> str:
         """What the user calls a field: the option that set or could set it, or its job file path.
 
-        given.name_of("job.inputs[0].shape[1]")     # "--input"
+        given.name_of("job.inputs[0].shape[1]")             # "--input"
+        given.name_of("job.model.catalog.config.layers")    # "--model-config layers"
         """
         root = path.partition(".")[0]
         path = _SAME.get(root, root) + path.removeprefix(root)
         in_file = path.removeprefix("job.")
         by_option = _innermost(path, self.flags) or _NOT_IN_FILES.get(path, "")
+        if by_option in (_flag("model_config"), _flag("config_file")) and path.startswith(_CONFIG):
+            by_option = f"{by_option} {path.removeprefix(_CONFIG)}"
         if by_option or self.source:
             return by_option or f"{self.source}: {in_file}"
         return _innermost(path, _FLAG_OF) or in_file
@@ -124,8 +130,10 @@ def assemble(options: Mapping[str, Any]) -> Given:
     """The request that the options describe, over the job file where one is named.
 
     Raises JobFileError for the file, CaptureError for a model of the user's own file and
-    click.UsageError when no model is named.
+    click.UsageError when no model is named, or options do not go together.
     """
+    if options.get("model") is not None and options.get("config_file") is not None:
+        raise click.UsageError("MODEL and --config each say which model it is: give one.")
     path = options.get("file")
     request = _read(path) if path else PlanJobRequest()
     flags: dict[str, str] = {}
@@ -177,7 +185,7 @@ def _apply(request: PlanJobRequest, option: str, path: str, value: Any) -> PlanJ
 
 
 def _with_sequence(inputs: tuple[InputTensor, ...], length: int) -> tuple[InputTensor, ...]:
-    """The inputs with token ids of this length."""
+    """The inputs with token ids of this length, in place of those of a job file."""
     tokens = InputTensor(name="input_ids", shape=(length,))
     return (tokens, *(given for given in inputs if given.name not in ("", tokens.name)))
 

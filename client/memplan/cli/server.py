@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from logging.handlers import RotatingFileHandler
@@ -36,6 +37,8 @@ _ARGUMENTS = {
     "retries": "retries",
 }
 """Arguments of the client by option."""
+_OPTIONS = {argument: option for option, argument in _ARGUMENTS.items()}
+_ARGUMENT = re.compile(rf"\b(?<!-)({'|'.join(_OPTIONS)})\b")
 _LOG_BYTES = 1 << 20
 
 
@@ -70,6 +73,12 @@ def _named(options: Mapping[str, Any]) -> Client:
         return Client(options["server"], timeout=options["timeout"], **arguments)
     except OSError as error:
         raise UnavailableError(f"{options['server']} cannot be asked: {error}") from error
+    except ValueError as error:
+        raise ValueError(_ARGUMENT.sub(_as_option, str(error))) from error
+
+
+def _as_option(named: re.Match[str]) -> str:
+    return "--" + _OPTIONS[named[0]].replace("_", "-")
 
 
 @contextmanager
@@ -101,9 +110,13 @@ def _embedded() -> Iterator[int]:
 def _log_to_file(directory: Path) -> None:
     """Send the embedded server's log to a file: stderr is the command's own."""
     log = logging.getLogger("memplan_server")
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "embedded.log"
-    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler: logging.Handler
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    except OSError:  # a container without a home: the server does without what it keeps there too
+        handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     log.addHandler(handler)
     log.propagate = False

@@ -12,7 +12,7 @@ from memplan.cli import exits
 __all__ = ["slurm"]
 
 
-@click.command()
+@click.command(short_help="Serve the plugins of Slurm.")
 @click.option(
     "--config",
     default="/etc/slurm/memplan.toml",

@@ -110,7 +110,7 @@ def batch_sizes(answers: Sequence[BatchSizeRecommendation], width: int) -> Rende
     ]
     headers = ("GPU", "recommended", "needs", "largest", "formula says")
     why = [f"{_gpu(one.gpu)}: {one.reason}" for one in answers if not one.max_batch_size]
-    return section("Batch size", table(headers, rows, width), *listing(why))
+    return section("Batch size", table(headers, rows, width, spare=headers[4:]), *listing(why))
 
 
 def accumulation(answer: AccumulationPlan) -> RenderableType:
@@ -154,7 +154,8 @@ def _arithmetic(answer: AccumulationPlan) -> str:
     ranks = answer.data_parallel_size
     if ranks > 1:
         text = f"{text if even else f'({text})'} x {ranks} ranks"
-    return f"micro-batch {micro}, {steps} steps: {text} = {answer.global_batch_size:,}"
+    said = "1 step" if steps == 1 else f"{steps} steps"
+    return f"micro-batch {micro}, {said}: {text} = {answer.global_batch_size:,}"
 
 
 def _memory(answer: MemoryEstimate, width: int) -> RenderableType:
@@ -220,8 +221,9 @@ def _placements(placements: Sequence[Placement], width: int) -> RenderableType:
             )
         )
     headers = ("GPU", "verdict", "expected", "at most", "capacity", "to spare")
+    spare = ("to spare", "expected")  # what follows from the others, or says less
     notes = [_note(one) for one in placements if one.verdict is not Verdict.FITS]
-    return section("Placement", table(headers, rows, width, left=2), *listing(notes))
+    return section("Placement", table(headers, rows, width, left=2, spare=spare), *listing(notes))
 
 
 def _note(one: Placement) -> str:
@@ -238,7 +240,8 @@ def _grounds(answer: MemoryEstimate, width: int) -> list[RenderableType]:
     ]
     sections = []
     if modules:
-        modules_table = table(("module", "type", "bytes"), modules, width, left=2)
+        headers = ("module", "type", "bytes")
+        modules_table = table(headers, modules, width, left=2, spare=("type",))
         sections.append(section("Most activations", modules_table))
     if answer.assumptions:
         sections.append(section("Assumptions", *listing(answer.assumptions)))

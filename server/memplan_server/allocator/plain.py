@@ -24,8 +24,10 @@ from memplan_server.timeline import Int32, Int64
 
 __all__ = ["PlainAllocator", "Unlimited", "segment_units", "units"]
 
-_ADDRESS_BITS = 36
+_ADDRESS_BITS = 60
 _ADDRESS = (1 << _ADDRESS_BITS) - 1
+"""No address is used twice, so that a card that is filled and given back often needs many times its
+size of them."""
 _SMALL = SMALL_SIZE // MIN_BLOCK_SIZE
 
 

@@ -80,11 +80,15 @@ def made_on(device: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """First line of what an error says, without this machine's paths: at most 300 characters."""
+    """First line of what an error says, and the next where it ends in a colon: at most 300
+    characters, without this machine's paths."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, KeyError):
         text = f"there is no {text}"
-    line = re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+[\w.+-]*", "...", text.splitlines()[0])
+    first, *more = filter(None, map(str.strip, text.splitlines()))
+    if first.endswith(":") and more:  # it announces what is wrong, and the next line says it
+        first = f"{first} {more[0]}"
+    line = re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+[\w.+-]*", "...", first)
     return line if len(line) <= 300 else f"{line[:297]}..."
 
 

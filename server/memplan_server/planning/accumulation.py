@@ -111,7 +111,7 @@ def _in_one_step(
         last_micro_batch_size=samples,
         max_micro_batch_size=probe.largest_that_fits(target.capacity_bytes, target.most_samples),
         device_used_bytes=probe.device_used_bytes(samples),
-        reason=f"All {samples} samples of a rank fit at once: nothing to accumulate.",
+        reason=f"All {samples:,} samples of a rank fit at once: nothing to accumulate.",
     )
 
 
@@ -160,10 +160,10 @@ def _that_fits(probe: Probe, target: Target, samples: int, usable: int) -> tuple
 def _reason(chosen: Split, usable: int, bound: str) -> str:
     micro, steps, samples = chosen.micro_batch_size, chosen.steps, chosen.samples
     if chosen.last_micro_batch_size == micro:
-        equal = f"{steps} equal micro-batches of {micro} make {samples} samples"
+        equal = f"{steps} equal micro-batches of {micro} make {samples:,} samples"
         return f"{equal}; up to {usable} {bound}."
     return (
-        f"{samples} samples do not divide into few equal micro-batches (up to {usable} {bound}): "
+        f"{samples:,} samples do not divide into few equal micro-batches (up to {usable} {bound}): "
         f"{steps - 1} of {micro} and a last one of {chosen.last_micro_batch_size}."
     )
 
@@ -186,7 +186,7 @@ def _advice(once: Probe, chosen: Split, used: int) -> tuple[str, ...]:
             advice.append("BatchNorm may refuse the last micro-batch of 1: drop that sample.")
     without = once.device_used_bytes(micro)
     advice.append(
-        f"Gradients stay alive during forward: {used:,} bytes with accumulation, {without:,} "
+        f"Gradients stay alive during forward: {gib(used)} with accumulation, {gib(without)} "
         "without, at the same micro-batch size."
     )
     return tuple(advice)
@@ -201,7 +201,7 @@ def _infeasible(probe: Probe, target: Target, plan: AccumulationPlan) -> Accumul
         max_micro_batch_size=probe.largest_that_fits(capacity, target.most_samples),
         device_used_bytes=needed,
         reason=(
-            f"Even micro-batch 1 takes {needed} bytes ({gib(needed)}) and {gib(capacity)} are "
+            f"Even micro-batch 1 takes {gib(needed)}, and {gib(capacity)} are "
             f"there; parameters, gradients and optimizer states alone take {gib(fixed)}."
         ),
         remedies=(Remedy(description="Use a larger GPU, lower precision or a smaller model."),),

@@ -126,7 +126,9 @@ def _catalog_model(model: CatalogModel, at: str) -> Violations:
         yield Violation(f"{at}.name", "is required: `torchvision/resnet50`, for example.")
     elif len(model.name) > 200 or not MODEL_NAME.fullmatch(model.name):
         given = brief(model.name)
-        yield Violation(f"{at}.name", f"must be `library/model`, not {given}.")
+        yield Violation(
+            f"{at}.name", f"must be `library/model`, such as torchvision/resnet50, not {given}."
+        )
     if model.task and model.task not in TASKS:
         known = ", ".join(TASKS)
         yield Violation(f"{at}.task", f"must be one of {known}, not {brief(model.task)}.")

@@ -48,3 +48,11 @@ def test_same_replay_with_and_without_a_limit(
     allocator = CachingAllocator(None, capacity)
     assert limited == replay_with(allocator, events, sizes, cache_emptied=emptied)
     assert limited.peak_reserved_bytes <= capacity
+
+
+def test_more_memory_than_any_card_has() -> None:
+    # 40 tensors of 1 TiB, each split off a larger cached block: addresses go beyond 32 TiB.
+    tensor = 1 << 40
+    sizes = np.array([2 * tensor, tensor] * 40, np.int64)
+    events = [e for i in range(0, 80, 2) for e in (i, ~i, i + 1)]
+    assert replay(events, sizes) == replay_with(CachingAllocator(), events, sizes)

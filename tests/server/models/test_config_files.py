@@ -136,6 +136,12 @@ def test_images_stand_in_the_text() -> None:
         ({"model_type": "foo", "auto_map": {"AutoConfig": "a.B"}}, "config.auto_map", "Capture"),
         ({"num_hidden_layers": 10**6}, "config.num_hidden_layers", "10,000"),
         ({"rope_scaling": "wide"}, "config", "cannot be configured"),
+        # What transformers says of it has a second line, which is what matters.
+        (
+            {"hidden_size": "abc"},
+            "config",
+            "'hidden_size': TypeError: Field 'hidden_size' expected",
+        ),
         ({"backbone": "resnet50"}, "config.backbone", "backbone_config"),
     ],
 )

@@ -239,3 +239,41 @@ def test_a_renewed_certificate_is_taken_up(
 def test_missing_tls_files_are_named(data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"cert\.pem"):
         serve(Settings(listen="127.0.0.1:0", data_dir=data_dir, **tls_settings(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            "--tls-cert missing.pem --tls-key missing.pem",
+            "missing.pem cannot be used: No such file",
+        ),
+        (
+            "--tls-cert empty.pem --tls-key empty.pem",
+            "--tls-cert empty.pem and --tls-key empty.pem",
+        ),
+        ("--tenants missing.toml", "missing.toml cannot be used: No such file"),
+        ("--listen=name.invalid:5", "name.invalid:5 cannot be served on: "),
+        ("--listen=127.0.0.1:TAKEN", "TAKEN cannot be served on: Address already in use"),
+        (
+            "--metrics-port=TAKEN",
+            "--metrics-port TAKEN cannot be served on: Address already in use",
+        ),
+    ],
+)
+def test_what_cannot_be_served_with_is_named(tmp_path: Path, flags: str, said: str) -> None:
+    (tmp_path / "empty.pem").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = ["--listen=127.0.0.1:0", *flags.replace("TAKEN", port).split()]
+        result = subprocess.run(
+            [sys.executable, "-m", "memplan_server", "--data-dir=data", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert result.returncode == 1
+    assert said.replace("TAKEN", port) in result.stderr.splitlines()[-1]

@@ -39,7 +39,9 @@ def connect(kubeconfig: Path | None) -> Cluster:
         else:
             config.load_incluster_config(client_configuration=settings)
     except config.ConfigException as error:
-        raise ValueError(f"no cluster: {error}. Name a file with --kubeconfig.") from error
+        raise ValueError(
+            f"no cluster: {str(error).rstrip('.')}. Name a file with --kubeconfig."
+        ) from error
     return Cluster(client.ApiClient(settings))
 
 
