@@ -20,7 +20,7 @@ from memplan.types import (
 )
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.jobs import normalize
-from memplan_server.measure.child import in_child
+from memplan_server.measure.child import WITHOUT_GPU, in_child
 from memplan_server.measure.compare import Comparison, compare, gpu_type_of
 from memplan_server.measure.history import replay_history
 from memplan_server.measure.request import Request
@@ -74,7 +74,9 @@ def measured(described: TrainingJob, **fields: object) -> Outcome:
 
 def simulated(described: TrainingJob, outcome: Outcome) -> Simulated:
     gpu_type = gpu_type_of(outcome.measurement.gpu, CATALOG)
-    made: Simulated = in_child("memplan_server.measure.simulated:simulate", described, gpu_type)
+    made: Simulated = in_child(
+        "memplan_server.measure.simulated:simulate", described, gpu_type, environment=WITHOUT_GPU
+    )
     return made
 
 
