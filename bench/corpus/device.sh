@@ -58,7 +58,7 @@ else
 	text="--input 512:int64 --optimizer adamw --batch-size"
 	compare transformers/bert $text 16 &
 	compare transformers/gpt2 $text 8 --precision amp-fp16 &
-	compare transformers/t5 $text 8 --precision bf16 &
+	compare transformers/t5 $text 8 & # in half precision cuDNN's attention refuses its learned bias
 	collect
 	compare torchvision/resnet50 --batch-size 32 --momentum 0.9 &
 	compare torchvision/resnet50 --batch-size 32 --precision amp-fp16 \
