@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -87,6 +88,18 @@ def test_a_dry_run_measures_each_job_once(tmp_path: Path) -> None:
         assert line.measured.peak_allocated_bytes > 1 << 20
         assert line.measured.optimizer_steps == 1
     assert "0 jobs to measure, 2 are done" in dry_run(tmp_path, "--only", only).stdout
+
+
+@pytest.mark.integration
+def test_a_dry_run_of_all_that_needs_a_gpu(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    script = [str(SCRIPT.with_name("device.sh")), str(tmp_path), "250", "cpu"]
+    subprocess.run(script, check=True, timeout=280, env=environment)
+    assert " skipped in " in (tmp_path / "tests.txt").read_text()
+    (compared,) = (tmp_path / "compare.jsonl").read_text().splitlines()
+    assert json.loads(compared)["events"]["matched_allocations"] > 50
+    (line,) = read_lines(tmp_path / "corpus")
+    assert line.error == ""
 
 
 def test_no_time_no_lines(tmp_path: Path) -> None:
