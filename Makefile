@@ -6,7 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # constraints.txt pins torch, so that pip takes the build its own configuration offers (a CPU build
 # where there is one) and not the newest CUDA build.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CONSTRAINTS := constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+
+# The oldest versions in pyproject.toml of what is simulated.
+OLDEST := torch==2.11.0 torchvision==0.26.0
 
 # What the integration tests run against.
 DEBIAN_PACKAGES := curl prometheus postgresql munge python3-venv slurm-client slurmctld slurmd \
@@ -19,7 +23,7 @@ IN_TWO := --numprocesses 2 --dist loadfile
 # The interpreters to try, in this order. To choose one: make test PYTHON=/path/to/python
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
 
-.PHONY: help plan test test-integration kubernetes lint proto released-contract chart dashboard \
+.PHONY: help plan test test-oldest test-integration kubernetes lint proto released-contract chart dashboard \
 	coverage-models accuracy calibrate corpus speed clean
 
 help: ## Show this list
@@ -31,6 +35,13 @@ plan: $(VENV)/.installed ## Set up what a user needs, and print the plan of a re
 
 test: $(VENV)/.installed-dev ## Run the test suite
 	$(BIN)/pytest $(IN_TWO) -m 'not integration and not slow'
+
+test-oldest: ## Run the tests that need torch under the oldest one supported (downloads some GB)
+	@mkdir -p build
+	@{ grep -v -e '^torch==' -e '^torchvision==' constraints.txt; printf '%s\n' $(OLDEST); } >build/oldest.txt
+	@$(MAKE) VENV=build/oldest CONSTRAINTS=build/oldest.txt build/oldest/.installed-dev
+	build/oldest/bin/pytest $(IN_TWO) -m 'not integration and not slow' tests/server tests/capture \
+		tests/bench tests/gpu
 
 test-integration: $(VENV)/.installed-dev ## Run the long tests and those against Debian's packages (installs them when root)
 	@for program in curl prometheus promtool slurmctld slurmd sbatch munged buildah debootstrap openssl; do \

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily
@@ -55,6 +55,14 @@ class ComputedGauge(Collector):
         yield family
 
 
+def _own_version() -> str:
+    """As installed; a server may run from its source, on a GPU machine that has no more of it."""
+    try:
+        return version("memplan")
+    except PackageNotFoundError:
+        return "source"
+
+
 class Metrics:
     """The server's metrics and the registry that holds them."""
 
@@ -70,7 +78,7 @@ class Metrics:
             "Versions this server was built from, and the machine it is on.",
             registry=self.registry,
         )
-        versions = {"version": version("memplan"), "python": platform.python_version()}
+        versions = {"version": _own_version(), "python": platform.python_version()}
         build.info({**versions, "node": node})
         self.registry.register(GpuCollector(node))
         self.recent_jobs = RecentJobs()

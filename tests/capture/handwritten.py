@@ -156,6 +156,14 @@ def attention(m: Any, x: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(heads, heads, heads, attn_mask=mask)
 
 
+def unfused_attention(m: Any, x: Tensor) -> Tensor:
+    """Heads of one number, which no fused kernel of a GPU takes; CPUs have one with another layout,
+    where `contiguous` does nothing."""
+    heads = m.a(x).view(-1, 4, 2, 1).transpose(1, 2)
+    attended = F.scaled_dot_product_attention(heads, heads, heads)
+    return attended.transpose(1, 2).contiguous().view(-1, 8)
+
+
 MODULES: dict[str, nn.Module] = {
     "branches": Of(lambda m, x: m.a(x) + m.b(x).tanh(), a=linear(), b=linear()),
     "shared weights": Shared(),
@@ -188,6 +196,7 @@ MODULES: dict[str, nn.Module] = {
         nn.Unflatten(1, (2, 4)), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
     ),
     "attention with a mask": Of(attention, a=linear()),
+    "attention without a fused kernel": Of(unfused_attention, a=linear()),
     "buffers and caches": Buffered(),
     "autocast of its own": Of(autocasting, a=linear()),
     "a gradient penalty": Of(penalised, a=linear(1)),

@@ -20,7 +20,7 @@ from memplan.types import (
 )
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.jobs import normalize
-from memplan_server.measure.child import in_child
+from memplan_server.measure.child import WITHOUT_GPU, in_child
 from memplan_server.measure.compare import Comparison, compare, gpu_type_of
 from memplan_server.measure.history import replay_history
 from memplan_server.measure.request import Request
@@ -74,7 +74,9 @@ def measured(described: TrainingJob, **fields: object) -> Outcome:
 
 def simulated(described: TrainingJob, outcome: Outcome) -> Simulated:
     gpu_type = gpu_type_of(outcome.measurement.gpu, CATALOG)
-    made: Simulated = in_child("memplan_server.measure.simulated:simulate", described, gpu_type)
+    made: Simulated = in_child(
+        "memplan_server.measure.simulated:simulate", described, gpu_type, environment=WITHOUT_GPU
+    )
     return made
 
 
@@ -106,7 +108,8 @@ def test_what_the_driver_says() -> None:
 
 
 def test_running_out_of_memory_is_a_result() -> None:
-    found = measured(replace(JOBS["resnet18"], micro_batch_size=1 << 17)).measurement
+    """1,000 GiB in the first forward pass, of a batch that is soon made."""
+    found = measured(replace(BERT, micro_batch_size=1 << 15)).measurement
     assert found.out_of_memory is not None
     assert found.out_of_memory.step == 0
     assert (found.out_of_memory.requested_bytes or 0) > 1 << 30

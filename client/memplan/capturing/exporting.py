@@ -36,7 +36,7 @@ _REMEDIES = (
         "it names a device. Take the device of its input instead (`device=x.device`)",
     ),
     (
-        re.compile(r"on the same device|two devices"),
+        re.compile(r"on the same device|two (different )?devices"),
         "it puts a tensor on a device of its own. Take that of its input (`device=x.device`)",
     ),
     (

@@ -54,6 +54,8 @@ def as_in_training(assume: Callable[[str], None], *, conditions: bool = True) ->
             stack.enter_context(replaced(torch.compiler, name, _never))
         stack.enter_context(as_on_hardware())
         stack.enter_context(_any_grouped_mm())
+        contiguous = _recorded_contiguous(torch.Tensor.contiguous)
+        stack.enter_context(replaced(torch.Tensor, "contiguous", contiguous))
         for name, kind in _READERS.items():
             original = getattr(torch.Tensor, name)
             reader = _reader(original, kind, conditions, assume)
@@ -111,6 +113,24 @@ def _without_functions_of_its_own(assume: Callable[[str], None]) -> Iterator[Non
         replaced(checkpoint, "_checkpoint_without_reentrant_generator", kept),
     ):
         yield
+
+
+def _recorded_contiguous(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`Tensor.contiguous` as an operator also where it does nothing.
+
+    Python's leaves no trace where the layout is contiguous here; on a GPU, whose attention and
+    convolutions have other layouts, it may copy, and a `view` that follows needs that.
+    """
+
+    def contiguous(
+        tensor: torch.Tensor, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> torch.Tensor:
+        if not isinstance(tensor, FakeTensor):
+            return original(tensor, memory_format=memory_format)
+        made: torch.Tensor = torch.ops.aten.contiguous.default(tensor, memory_format=memory_format)
+        return made
+
+    return contiguous
 
 
 def _outside(original: Callable[..., Any], assume: Callable[[str], None]) -> Callable[..., Any]:

@@ -47,6 +47,9 @@ _NO_MEMORY = (
     "_print",
 )
 """Checks that take no memory and give nothing."""
+_READ = "item"
+"""Reads a number; without users it was an index, whose value the program has by now. PyTorch before
+2.12 leaves that in the program."""
 _PREFIX = "module."
 _LARGEST_BATCH = 2**24
 _MANY = 10
@@ -228,7 +231,7 @@ class _Writer:
             raise self._refused(node, f"{target} is no operator of PyTorch")
         if target.namespace != "aten":
             raise self._refused(node, f"{target} is no operator of PyTorch's own")
-        if target._opname in _NO_MEMORY:
+        if target._opname in _NO_MEMORY or (target._opname == _READ and not node.users):
             return None
         if _is_whole(node):
             found = bindings[node.args[0]]  # type: ignore[index]

@@ -27,7 +27,20 @@ from typing import Any
 from memplan_server.errors import TimeLimitExceeded, WorkerFailure
 from memplan_server.measure.child_process import Answer, Kind, Start
 
-__all__ = ["Child", "ChildDied", "in_child"]
+__all__ = ["WITHOUT_GPU", "Child", "ChildDied", "in_child"]
+
+WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+"""For a simulation: where there is a GPU, models and PyTorch may do otherwise, or start CUDA."""
+_THE_JOB_S = (
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUBLASLT_WORKSPACE_SIZE",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
+"""Variables that change what a job takes: the job says how it is, not the shell of who measures."""
 
 _STARTER = "import sys; from memplan_server.measure.child_process import main; main(sys.argv[1:])"
 _WAIT_FOR_END = 10.0
@@ -37,9 +50,14 @@ class ChildDied(WorkerFailure):
     """The process ended without an answer."""
 
 
-def in_child(function: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+def in_child(
+    function: str,
+    *arguments: Any,
+    timeout_s: float | None = None,
+    environment: Mapping[str, str | None] | None = None,
+) -> Any:
     """The result of `module:function` in a process of its own. Raises as `Child.result` does."""
-    with Child(function, *arguments).ended() as child:
+    with Child(function, *arguments, environment=environment).ended() as child:
         return child.result(timeout_s)
 
 
@@ -60,7 +78,8 @@ class Child:
         environment: Mapping[str, str | None] | None = None,
         memory_limit_bytes: int | None = None,
     ) -> None:
-        """`environment` is this process's with these changes; None takes a variable away.
+        """`environment` is this process's with these changes; None takes a variable away, and those
+        that would change what a job takes are not passed on.
 
         The process may take `memory_limit_bytes`."""
         self._connection, theirs = Pipe()
@@ -145,7 +164,7 @@ def _spawn(
     theirs: Connection, watched: int, changes: Mapping[str, str | None]
 ) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(filter(None, sys.path))
-    changed = {**os.environ, **changes, "PYTHONPATH": path}
+    changed = {**os.environ, **dict.fromkeys(_THE_JOB_S), **changes, "PYTHONPATH": path}
     return subprocess.Popen(
         [sys.executable, "-P", "-W", "ignore", "-c", _STARTER, str(theirs.fileno()), str(watched)],
         env={name: value for name, value in changed.items() if value is not None},

@@ -88,6 +88,8 @@ def _answer(connection: Connection, start: Start) -> Answer:
         called: Callable[..., Any] = getattr(importlib.import_module(module), name)
         return Answer(Kind.RETURNED, called(*start.arguments, *further))
     except MemplanError as error:
+        if error.__cause__ is not None:  # which does not cross
+            error.add_note("".join(traceback.format_exception(error.__cause__)))
         return Answer(Kind.RAISED, error)
     except Exception:
         return Answer(Kind.RAISED, WorkerFailure(traceback.format_exc()))

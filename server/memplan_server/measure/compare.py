@@ -20,7 +20,7 @@ from memplan.types import GpuType, TrainingJob
 from memplan_server.allocator import replay
 from memplan_server.errors import LimitExceeded, MemplanError, UnknownName
 from memplan_server.gpus.catalog import GpuCatalog
-from memplan_server.measure.child import Child, in_child
+from memplan_server.measure.child import WITHOUT_GPU, Child, in_child
 from memplan_server.measure.comparison import EventComparison, compare_events, names_from
 from memplan_server.measure.events import Events
 from memplan_server.measure.history import History, ReplayedHistory, replay_history
@@ -84,7 +84,8 @@ def compare(
         check_cuda()
     plain = _run(job, device_type, operators=False)
     target = catalog.get(gpu_type) if gpu_type else gpu_type_of(plain.measurement.gpu, catalog)
-    with Child(_SIMULATE, job, target).ended() as simulation:  # beside the second run
+    simulating = Child(_SIMULATE, job, target, environment=WITHOUT_GPU)
+    with simulating.ended() as simulation:  # beside the second run
         named = plain if device_type == "cpu" else _run(job, device_type, operators=True)
         simulated: Simulated = simulation.result()
     assert plain.seen.events is not None

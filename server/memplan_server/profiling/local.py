@@ -46,11 +46,6 @@ RETRY_AFTER_S = 30.0
 GIVEN_BACK_WITHIN_S = 10.0
 GIVEN_BACK_BYTES = 64 << 20
 """A GPU's memory is back when no more than this is in use beyond what was before."""
-_ALLOCATOR_VARIABLES = (
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "PYTORCH_ALLOC_CONF",
-    "PYTORCH_NO_CUDA_MEMORY_CACHING",
-)
 
 LargestBatch = Callable[[TrainingJob, str, int, Call], int]
 """(job, GPU type or "", bytes there are, call) -> the largest batch size by estimate."""
@@ -263,12 +258,8 @@ class LocalProfiler:
 
 
 def _environment(device: Device) -> dict[str, str | None]:
-    """The process sees its device only; allocator settings are the job's."""
-    return {
-        "CUDA_VISIBLE_DEVICES": device.uuid,
-        "HF_HUB_OFFLINE": "1",
-        **dict.fromkeys(_ALLOCATOR_VARIABLES),
-    }
+    """The process sees its device only."""
+    return {"CUDA_VISIBLE_DEVICES": device.uuid, "HF_HUB_OFFLINE": "1"}
 
 
 def _shortest(remaining_s: float | None, seconds: float) -> float:

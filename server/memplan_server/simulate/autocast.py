@@ -14,6 +14,7 @@ _PROMOTE). The policies, from the same file:
     append output type  the same for `norm`, through another overload
     promote             arguments are cast to the widest type among them
 
+Older releases cast fewer operators (`rms_norm` from 2.12 on); which, is asked of the one installed.
 The kept casts are memory: `clear_cache()` drops them and is called where autocast exits.
 """
 
@@ -83,7 +84,9 @@ _weight_cast_listener: list[Callable[[torch.Tensor], None]] = []
 
 
 def register() -> None:
-    """Register the kernels; once a process."""
+    """Register the kernels of the operators that the installed PyTorch casts on CUDA; once a
+    process."""
+    casts = torch._C._dispatch_has_kernel_for_dispatch_key
     fallback = torch.library.Library("_", "IMPL")
     fallback.fallback(torch.library.fallthrough_kernel, _KEY)
     library = torch.library.Library("aten", "IMPL")
@@ -96,7 +99,8 @@ def register() -> None:
     ]
     for names, policy in policies:
         for name in names:
-            library.impl(name, policy(name), _KEY)
+            if casts(f"aten::{name}", "AutocastCUDA"):
+                library.impl(name, policy(name), _KEY)
     _libraries.extend((fallback, library))
 
 

@@ -67,6 +67,11 @@ def test_the_environment_is_changed_for_the_child_only(monkeypatch: pytest.Monke
     assert os.environ["MEMPLAN_TEST"] == "ours"
 
 
+def test_the_allocator_is_set_by_the_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    assert in_child("children:variable", "PYTORCH_ALLOC_CONF") is None
+
+
 def test_memory_is_bounded() -> None:
     with (
         Child("children:allocate", 1 << 30, memory_limit_bytes=256 << 20).ended() as child,

@@ -58,7 +58,7 @@ def loss_of(branches: tuple[Branch, ...], where: torch.device) -> torch.Tensor:
 
 def really_summed(branches: tuple[Branch, ...]) -> list[int]:
     loss = loss_of(branches, torch.device("cpu"))
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiled:
         loss.backward()
     counts = {e.key: e.count for e in profiled.key_averages()}
     return [counts.get(f"aten::{name}", 0) for name in SUMS]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import Served, Starter, estimate
 from test_service import plan
 
+from memplan_server import metrics
 from memplan_server.inventory import GpuCollector
 from memplan_server.metrics import Metrics
 
@@ -129,3 +132,12 @@ def test_the_text_can_be_read_back(fake: Served) -> None:
     fake.call("PlanJob", plan())
     names = {family.name for family in text_string_to_metric_families(fake.metrics())}
     assert {"memplan_requests", "memplan_verdicts", "memplan_build_info"} <= names
+
+
+def test_a_server_runs_from_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_installed(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(metrics, "version", nothing_installed)
+    labels = {"version": "source", "python": platform.python_version(), "node": ""}
+    assert Metrics().registry.get_sample_value("memplan_build_info", labels) == 1
