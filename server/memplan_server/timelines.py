@@ -45,6 +45,7 @@ REPLAY_CODE = (
     "allocator",
     "gpus/convolutions.py",
     "planning/estimate.py",
+    "planning/residual.py",
     "planning/uncertainty.py",
 )
 LARGEST_PEAK_BYTES = 1 << 44

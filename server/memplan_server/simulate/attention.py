@@ -6,6 +6,11 @@ aten/src/ATen/native/transformers/cuda/sdp_utils.cpp for the choice,
 around the kernel (masks made additive, heads padded to a multiple of 8 for flash attention, masks
 padded to a multiple of 16 for memory-efficient attention).
 
+cuDNN attention comes first on Hopper and data centre Blackwell, and PyTorch's formula for it has no
+gradient of the mask, so that a trained bias (T5, Swin, BEiT) makes the step fail there
+(`_scaled_dot_product_cudnn_attention` in tools/autograd/derivatives.yaml). The step is simulated as
+if cuDNN attention were switched off, and the answer says so.
+
 Known limitations: cuDNN attention's own workspace is not modelled; neither are nested tensors.
 """
 
@@ -22,6 +27,7 @@ from memplan_server.gpus.libraries import KERNEL_CLASSES, kernel_class
 __all__ = [
     "AttentionCall",
     "Kernel",
+    "assumptions",
     "choose",
     "kernels_used",
     "register",
@@ -35,6 +41,10 @@ Kernel = str
 
 _FLASH_ATTN = (8, 0)
 """The oldest GPUs that the flash-attn package runs on."""
+_NO_CUDNN = (
+    "PyTorch prefers cuDNN attention on this GPU, which cannot train its mask: "
+    "torch.backends.cuda.enable_cudnn_sdp(False) is assumed, without which the step fails."
+)
 _HALF = (torch.float16, torch.bfloat16)
 _MASK_ALIGNMENT = 16
 _HEAD_ALIGNMENT = 8
@@ -55,19 +65,22 @@ class AttentionCall:
     causal: bool
     dropout: bool
     requires_grad: bool
+    mask_requires_grad: bool = False
 
 
 def choose(call: AttentionCall, compute_capability: tuple[int, int]) -> Kernel:
-    """The kernel PyTorch picks on such a GPU."""
+    """The kernel PyTorch picks on such a GPU, of those that can compute the gradients."""
     gpu = kernel_class(compute_capability)
-    if gpu == (9, 0) and _cudnn(call):
+    if _prefers_cudnn(call, gpu) and not call.mask_requires_grad:
         return "cudnn"
     if _flash(call, gpu):
         return "flash"
     return "efficient" if _efficient(call, gpu) else "math"
 
 
-def _cudnn(call: AttentionCall) -> bool:
+def _prefers_cudnn(call: AttentionCall, gpu: tuple[int, int]) -> bool:
+    if gpu != (9, 0):
+        return False
     dims = (call.head_dim, call.value_head_dim)
     fits = all(d <= 128 and d % 8 == 0 for d in dims)
     lengths = call.key_length > 1 and not (call.query_length == 1 and call.dropout)
@@ -129,13 +142,24 @@ def use_flash_attn(dtype: torch.dtype) -> None:
 
 def same_choices() -> tuple[tuple[int, int], ...]:
     """The kernel classes that would have made every choice since `target()` alike."""
-    gpu = _target.compute_capability
+    gpu = kernel_class(_target.compute_capability)
     return tuple(
         other
         for other in KERNEL_CLASSES
         if all(choose(call, other) == choose(call, gpu) for call in _target.calls)
+        and _fails(other) == _fails(gpu)
         and (other >= _FLASH_ATTN or not _target.flash_attn)
     )
+
+
+def assumptions() -> tuple[str, ...]:
+    """What the choices since `target()` take for granted."""
+    return (_NO_CUDNN,) if _fails(kernel_class(_target.compute_capability)) else ()
+
+
+def _fails(gpu: tuple[int, int]) -> bool:
+    """Whether what PyTorch would pick cannot compute a gradient."""
+    return any(c.mask_requires_grad and _prefers_cudnn(c, gpu) for c in _target.calls)
 
 
 def kernels_used() -> frozenset[Kernel]:
@@ -201,6 +225,7 @@ def _describe(
         causal=is_causal,
         dropout=dropout_p > 0,
         requires_grad=any(t.requires_grad for t in (query, key, value)),
+        mask_requires_grad=mask is not None and mask.requires_grad,
     )
 
 

@@ -228,7 +228,9 @@ def _assemble(
         traced_batch_sizes=BATCH_SIZES if affine else (done.batch_size,),
         traits=_traits(recording.operators, built.module),
         kernel_classes=attention.same_choices(),
-        assumptions=tuple(dict.fromkeys((*built.assumptions, *recording.assumptions))),
+        assumptions=tuple(
+            dict.fromkeys((*built.assumptions, *recording.assumptions, *attention.assumptions()))
+        ),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from jobs import catalog_job
 from torch.nn import functional
 
+from memplan.types import Precision
 from memplan_server.simulate import device, worker
 from memplan_server.simulate.attention import AttentionCall, choose
 from memplan_server.simulate.recorder import Recorder
@@ -38,6 +39,8 @@ PLAIN = AttentionCall(
         ({"dtype": torch.float16}, (7, 5), "efficient"),
         ({"dtype": torch.float32}, (9, 0), "efficient"),
         ({"masked": True}, (8, 0), "efficient"),
+        ({"masked": True}, (9, 0), "cudnn"),
+        ({"masked": True, "mask_requires_grad": True}, (9, 0), "efficient"),
         ({"dtype": torch.float32, "grouped": True}, (8, 0), "math"),
         ({"head_dim": 208, "value_head_dim": 208}, (8, 0), "flash"),
         ({"head_dim": 208, "value_head_dim": 208}, (8, 6), "efficient"),
@@ -68,3 +71,16 @@ def test_the_gradient_of_a_mask_keeps_the_padding_of_its_rows() -> None:
 def test_models_with_a_bias_in_attention_have_a_line() -> None:
     job = catalog_job("timm/beit_base_patch16_224", {"depth": 2})
     assert Timeline.from_bytes(worker.trace(job, (8, 0))).affine
+
+
+def test_a_trained_bias_is_planned_on_hopper_where_pytorch_would_fail() -> None:
+    """What PyTorch prefers there has no gradient of the mask."""
+    plain = catalog_job("timm/beit_base_patch16_224", {"depth": 2})
+    job = replace(plain, precision=Precision.AMP_BF16)
+    hopper, ampere = (Timeline.from_bytes(worker.trace(job, gpu)) for gpu in ((9, 0), (8, 0)))
+    assert any("enable_cudnn_sdp(False)" in said for said in hopper.assumptions)
+    assert hopper.kernel_classes == ((9, 0),)
+    assert not any("cudnn" in said for said in ampere.assumptions)
+    assert (8, 0) in ampere.kernel_classes
+    assert (9, 0) not in ampere.kernel_classes
+    assert ampere.events.tolist() == hopper.events.tolist()
