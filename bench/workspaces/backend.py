@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from memplan_server.errors import MemplanError
 
-__all__ = ["Attribute", "CudnnError", "Descriptor", "Kind", "Library", "Type"]
+__all__ = ["Attribute", "CudnnError", "Descriptor", "Kind", "Library", "Type", "version"]
 
 OLDEST_VERSION = 90800
 """9.8.0: the first with descriptors of devices."""
@@ -35,8 +35,8 @@ _BELOW = ("", "nvidia/cudnn/lib", "lib")
 
 _REMEDY = (
     "Install it into a folder, `pip install --target FOLDER --no-deps nvidia-cudnn-cu12==9.19.0.56 "
-    "nvidia-cublas-cu12`, and name the folder with --cudnn or MEMPLAN_CUDNN. It takes no GPU and no "
-    "driver; cuDNN from 9.20 on wants the driver's libcuda.so.1."
+    "nvidia-cublas-cu12`, and name the folder with --cudnn or MEMPLAN_CUDNN. It takes no GPU and "
+    "no driver; cuDNN from 9.20 on wants the driver's libcuda.so.1."
 )
 
 
@@ -115,6 +115,11 @@ class Attribute(IntEnum):
     DEVICE_JSON = 2702
 
 
+def version(number: int) -> str:
+    """91900 as 9.19.0."""
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
 class Library:
     """A loaded cuDNN."""
 
@@ -124,7 +129,7 @@ class Library:
         loaded.cudnnGetErrorString.restype = ctypes.c_char_p
         loaded.cudnnGetVersion.restype = ctypes.c_size_t
         number = int(loaded.cudnnGetVersion())
-        self.version = f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+        self.version = version(number)
         if number < OLDEST_VERSION:
             raise CudnnError(
                 f"cuDNN {self.version} cannot be asked without a GPU; 9.8 and later can. {_REMEDY}"

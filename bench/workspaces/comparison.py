@@ -1,9 +1,9 @@
-"""A job's convolutions with what our model, cuDNN's heuristics and a GPU say of their workspaces."""
+"""Workspaces of a job's convolutions: by our model, by cuDNN's heuristics and on a GPU."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from memplan_server.gpus.libraries import workspaces
 from memplan_server.timeline import Convolution, Timeline
 from workspaces.heuristics import Choice
 
-__all__ = ["Call", "Compared", "compare", "peak_reserved_bytes"]
+__all__ = ["Call", "Compared", "calls", "compare", "peak_reserved_bytes"]
 
 _LIBRARY = "cudnn/"
 
@@ -76,40 +76,38 @@ class Compared:
         }
 
 
+def calls(timeline: Timeline, batch_size: int) -> Counter[Call]:
+    """The different calls of the second step, which is like all later ones, and how often each."""
+    samples = timeline.sizes(batch_size)
+    in_step = {int(s) for s in timeline.events[timeline.step == 1] if s >= 0}
+    return Counter(
+        Call(timeline.convolutions[index], int(samples[storage]))
+        for storage, index in _convolutions(timeline)
+        if storage in in_step
+    )
+
+
 def compare(
-    timeline: Timeline,
-    batch_size: int,
+    found: Mapping[Call, int],
     gpu_type: GpuType,
     choices: Callable[[Convolution, int], tuple[Choice, ...]],
-    measured: Callable[[Convolution, int], int | None],
+    measured: Mapping[Call, int | None],
 ) -> list[Compared]:
-    """Each different call of a step, those that differ most first."""
+    """A row for each of the `calls`, those that differ most first."""
     model = workspaces(gpu_type)
     rows = []
-    for (name, samples), count in Counter(_calls(timeline, batch_size).values()).items():
-        convolution = timeline.convolutions[int(name.removeprefix(_LIBRARY))]
-        each, fixed = model.of(name, timeline.convolutions)
+    for call, count in found.items():
+        each, fixed = model.of(f"{_LIBRARY}0", [call.convolution])
         rows.append(
             Compared(
-                call=Call(convolution, samples),
+                call=call,
                 count=count,
-                ours=each * samples + fixed,
-                choices=choices(convolution, samples),
-                measured=measured(convolution, samples),
+                ours=each * call.samples + fixed,
+                choices=choices(call.convolution, call.samples),
+                measured=measured.get(call),
             )
         )
     return sorted(rows, key=lambda row: (-abs(row.difference), -row.ours))
-
-
-def _calls(timeline: Timeline, batch_size: int) -> dict[int, tuple[str, int]]:
-    """Storages of the second step, which is like all later ones: name and samples of the call."""
-    samples = timeline.sizes(batch_size)
-    in_step = {int(s) for s in timeline.events[timeline.step == 1] if s >= 0}
-    return {
-        storage: (name, int(samples[storage]))
-        for storage, name in timeline.workspaces.items()
-        if name.startswith(_LIBRARY) and storage in in_step
-    }
 
 
 def peak_reserved_bytes(
@@ -122,11 +120,16 @@ def peak_reserved_bytes(
     """Of the replay on an empty, boundless GPU with these workspaces; others are our model's."""
     wanted = timeline.with_workspaces(workspaces(gpu_type)).sizes(batch_size)
     samples = timeline.sizes(batch_size)
-    for storage, name in timeline.workspaces.items():
-        if name.startswith(_LIBRARY):
-            convolution = timeline.convolutions[int(name.removeprefix(_LIBRARY))]
-            call = Call(convolution, int(samples[storage]))
-            wanted[storage] = sizes.get(call, wanted[storage])
+    for storage, index in _convolutions(timeline):
+        call = Call(timeline.convolutions[index], int(samples[storage]))
+        wanted[storage] = sizes.get(call, wanted[storage])
     events: Sequence[int] = timeline.events.tolist()
     emptied = timeline.cache_emptied
     return replay(events, wanted, settings, cache_emptied=emptied).peak_reserved_bytes
+
+
+def _convolutions(timeline: Timeline) -> Iterator[tuple[int, int]]:
+    """Storages that are cuDNN's workspaces, and which convolution's."""
+    for storage, name in timeline.workspaces.items():
+        if name.startswith(_LIBRARY):
+            yield storage, int(name.removeprefix(_LIBRARY))

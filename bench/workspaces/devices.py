@@ -5,7 +5,7 @@ one published user of this description. The GPU catalog has compute capability, 
 memory; the rest is here, by compute capability, as of one board of each.
 
 cuDNN 9.19 looks at the compute capability and at hardly anything else, which is why one board of
-each will do: `bench/convolutions.py --sensitivity` counts the answers that change with each figure.
+each will do: `bench/cudnn_workspaces.py --sensitivity` counts the answers that change.
 """
 
 from __future__ import annotations

@@ -115,9 +115,9 @@ def padding(convolution: Convolution) -> tuple[int, ...]:
     A timeline does not say it, the lengths do: exactly up to strides of 2; with longer strides
     several may give the same length. Raises CudnnError where none does.
     """
-    lengths = zip(convolution.image[1:], convolution.kernel[2:], convolution.result[1:], strict=True)
+    images, kernels, results = convolution.image[1:], convolution.kernel[2:], convolution.result[1:]
     found = []
-    for index, (image, kernel, result) in enumerate(lengths):
+    for index, (image, kernel, result) in enumerate(zip(images, kernels, results, strict=True)):
         stride, dilation = _at(convolution.stride, index), _at(convolution.dilation, index)
         extent = dilation * (kernel - 1) + 1
         needed = (result - 1) * stride + extent - image

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
+from memplan.types import TrainingJob
+from memplan_server.measure import real
 from memplan_server.timeline import Convolution
+from workspaces.backend import version
+from workspaces.comparison import Call
 from workspaces.heuristics import padding
 
-__all__ = ["Counters", "call", "workspace_bytes"]
+__all__ = ["Counters", "Measured", "measure", "operation", "workspace_bytes"]
 
 Tensor = torch.Tensor
 
@@ -30,6 +35,25 @@ class Counters(Protocol):
         """Start anew."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What was found on a GPU."""
+
+    cudnn: str
+    """The version that PyTorch ran with."""
+    workspaces: Sequence[int | None]
+    """Bytes, in the order of the calls; None where there was no room."""
+
+
+def measure(job: TrainingJob, calls: Sequence[Call]) -> Measured:
+    """Run each call on the first GPU, with the backends set as for the job. In a child process."""
+    real.set_backends(job)
+    device = torch.device("cuda", 0)
+    number = torch.backends.cudnn.version() or 0
+    found = [workspace_bytes(c.convolution, c.samples, device, torch.cuda) for c in calls]
+    return Measured(cudnn=version(number), workspaces=found)
+
+
 def workspace_bytes(
     convolution: Convolution, samples: int, device: torch.device, counters: Counters
 ) -> int | None:
@@ -39,7 +63,7 @@ def workspace_bytes(
     memory for it.
     """
     try:
-        run = call(convolution, samples, device)
+        run = operation(convolution, samples, device)
         run()
         counters.reset_peak_memory_stats()
         result = run()
@@ -50,7 +74,7 @@ def workspace_bytes(
     return taken
 
 
-def call(convolution: Convolution, samples: int, device: torch.device) -> Callable[[], Tensor]:
+def operation(convolution: Convolution, samples: int, device: torch.device) -> Callable[[], Tensor]:
     """A function that computes it, on operands of undefined values. Raises CudnnError."""
     shapes = {
         "x": (samples, *convolution.image),
