@@ -32,7 +32,7 @@ from workspaces.comparison import Call, Compared, calls, compare, peak_reserved_
 from workspaces.devices import properties
 from workspaces.heuristics import Choice, Heuristics
 from workspaces.sensitivity import sensitivity
-from workspaces.text import rows_table, verdict
+from workspaces.text import rows_table, shares, verdict
 
 __all__ = ["main"]
 
@@ -114,6 +114,8 @@ def command(
 ) -> None:
     """Compare the workspaces of a job's convolutions."""
     job = _job(options, batch_sizes)
+    if measure:
+        check_cuda()
     target = _gpu_type(gpu_type, measure)
     heuristics = _heuristics(cudnn, target, needed=not measure or vary)
     worker.initialize()
@@ -147,7 +149,6 @@ def _gpu_type(name: str, measure: bool) -> GpuType:
         return catalog.get(name)
     if not measure:
         raise click.UsageError("Which GPU? --gpu names it; `memplan gpus` lists them.")
-    check_cuda()
     return gpu_type_of(in_child("memplan_server.measure.cuda:describe"), catalog)
 
 
@@ -163,7 +164,6 @@ def _heuristics(folder: Path | None, gpu_type: GpuType, *, needed: bool) -> Heur
 
 
 def _measured(asked: Asked, timelines: Mapping[int, Timeline]) -> Asked:
-    check_cuda()
     wanted = list(dict.fromkeys(c for n, timeline in timelines.items() for c in calls(timeline, n)))
     found = in_child("workspaces.running:measure", asked.job, wanted)
     measured = dict(zip(wanted, found.workspaces, strict=True))
@@ -185,6 +185,8 @@ def _report(
     if rows:
         print(rows_table(rows[:most]))
         print(f"\n{verdict(rows)}")
+    if rows and asked.heuristics is not None:
+        print(shares(rows))
     print("peak reserved MiB: " + ", ".join(f"{what} {mib(n)}" for what, n in peaks.items()))
     if into is not None:
         _append(into, asked, batch_size, version, rows, peaks)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 
 from memplan_server.timeline import Convolution
 from reporting.markdown import mib, table
-from workspaces.comparison import Compared
+from workspaces.comparison import Call, Compared
 
-__all__ = ["describe", "rows_table", "verdict"]
+__all__ = ["describe", "rows_table", "shares", "verdict"]
 
 NEAR_BYTES = 1 << 20
 """Workspaces that differ by less count as the same."""
@@ -59,6 +61,28 @@ def verdict(rows: Sequence[Compared]) -> str:
     ours = sum(_near(row.ours, row.measured) for row in ran)
     first = sum(_near(row.first, row.measured) for row in ran)
     return f"of {len(ran)} measured, within a MiB: ours {ours}, cuDNN's first choice {first}"
+
+
+def shares(rows: Sequence[Compared]) -> str:
+    """By layout and direction: how many first choices take a MiB or more, and the median share of
+    image, result and kernel that it is."""
+    kinds: dict[str, list[Compared]] = {}
+    for row in rows:
+        convolution = row.call.convolution
+        layout = "channels-last " if convolution.channels_last else ""
+        kinds.setdefault(f"{layout}{convolution.direction}", []).append(row)
+    said = []
+    for kind, asked in sorted(kinds.items()):
+        some = [n / _operand_bytes(r.call) for r in asked if (n := r.first or 0) >= NEAR_BYTES]
+        median = f" ({statistics.median(some):.2f} of operands)" if some else ""
+        said.append(f"{kind} {len(some)} of {len(asked)}{median}")
+    return "first choices of a MiB or more: " + ", ".join(said)
+
+
+def _operand_bytes(call: Call) -> int:
+    convolution = call.convolution
+    each = math.prod(convolution.image) + math.prod(convolution.result)
+    return convolution.itemsize * (call.samples * each + math.prod(convolution.kernel))
 
 
 def _near(one: int | None, other: int | None) -> bool:

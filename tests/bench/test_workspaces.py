@@ -28,7 +28,7 @@ from workspaces.command import main
 from workspaces.comparison import Call, Compared, calls, compare, peak_reserved_bytes
 from workspaces.heuristics import Choice, Mode
 from workspaces.running import Measured, operation, workspace_bytes
-from workspaces.text import describe, rows_table, verdict
+from workspaces.text import describe, rows_table, shares, verdict
 
 MIB = 1 << 20
 A100 = GpuCatalog.load().get("nvidia-a100-40gb")
@@ -154,6 +154,17 @@ def test_the_verdict() -> None:
     assert verdict(rows) == "ours is cuDNN's first choice, within a MiB, in 1 of 2"
     ran = [compared(MIB, 3 * MIB, measured=3 * MIB), compared(0, 2 * MIB, measured=9), *rows]
     assert verdict(ran) == "of 2 measured, within a MiB: ours 1, cuDNN's first choice 1"
+
+
+def test_shares_of_operands() -> None:
+    operands = 4 * (8 * (64 * 56 * 56 + 128 * 28 * 28) + 128 * 64 * 9)
+    rows = [compared(0, operands), compared(0, operands // 2), compared(0, 9)]
+    last = replace(CONVOLUTION, channels_last=True, direction="fprop")
+    rows.append(replace(compared(0, 0), call=Call(last, 8)))
+    assert shares(rows) == (
+        "first choices of a MiB or more: channels-last fprop 0 of 1, "
+        "wgrad 2 of 3 (0.75 of operands)"
+    )
 
 
 class Script:
