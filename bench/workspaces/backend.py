@@ -68,6 +68,7 @@ class Type(IntEnum):
     CONVOLUTION_MODE = 7
     HEURISTIC_MODE = 8
     DESCRIPTOR = 15
+    INT32 = 23
     CHAR = 24
 
 
@@ -112,6 +113,7 @@ class Attribute(IntEnum):
     TENSOR_STRIDES = 903
     TENSOR_ID = 906
     ENGINE_INDEX = 1301
+    DEVICE_ID = 2700
     DEVICE_JSON = 2702
 
 
@@ -197,6 +199,10 @@ class Descriptor:
         """Set 64-bit integers."""
         return self._set(attribute, Type.INT64, (ctypes.c_int64 * len(values))(*values))
 
+    def index(self, attribute: Attribute, value: int) -> Self:
+        """Set a 32-bit integer."""
+        return self._set(attribute, Type.INT32, (ctypes.c_int32 * 1)(value))
+
     def number(self, attribute: Attribute, value: float) -> Self:
         """Set a float."""
         return self._set(attribute, Type.FLOAT, (ctypes.c_float * 1)(value))
@@ -227,6 +233,13 @@ class Descriptor:
         value = ctypes.c_int64()
         self._get(attribute, Type.INT64, 1, ctypes.byref(value))
         return value.value
+
+    def characters(self, attribute: Attribute) -> str:
+        """Read characters."""
+        room = self._get(attribute, Type.CHAR, 0, None)
+        text = ctypes.create_string_buffer(room + 1)
+        self._get(attribute, Type.CHAR, room, text)
+        return text.value.decode()
 
     def count(self, attribute: Attribute) -> int:
         """How many descriptors can be read."""

@@ -117,7 +117,8 @@ def command(
     if measure:
         check_cuda()
     target = _gpu_type(gpu_type, measure)
-    heuristics = _heuristics(cudnn, target, needed=not measure or vary)
+    described = _described(cudnn) if measure and not gpu_type else None
+    heuristics = _heuristics(cudnn, target, described, needed=not measure or vary)
     worker.initialize()
     traced = Traced()
     sizes = batch_sizes or [job.micro_batch_size]
@@ -128,7 +129,7 @@ def command(
     for batch_size, timeline in timelines.items():
         _report(asked, batch_size, timeline, rows, into)
     if vary and heuristics is not None:
-        _print_sensitivity(heuristics.library, target, timelines)
+        _print_sensitivity(heuristics, timelines)
 
 
 def _job(options: dict[str, Any], batch_sizes: Sequence[int]) -> TrainingJob:
@@ -152,10 +153,22 @@ def _gpu_type(name: str, measure: bool) -> GpuType:
     return gpu_type_of(in_child("memplan_server.measure.cuda:describe"), catalog)
 
 
-def _heuristics(folder: Path | None, gpu_type: GpuType, *, needed: bool) -> Heuristics | None:
+def _described(folder: Path | None) -> dict[str, Any] | None:
+    """What cuDNN says of the GPU that is there; None where it cannot."""
+    try:
+        found: dict[str, Any] = in_child("workspaces.running:describe", folder)
+    except MemplanError as error:
+        print(f"The GPU is described from the catalog: {error}", file=sys.stderr)
+        return None
+    return found
+
+
+def _heuristics(
+    folder: Path | None, gpu_type: GpuType, described: Mapping[str, Any] | None, *, needed: bool
+) -> Heuristics | None:
     """None where cuDNN cannot be asked and need not be."""
     try:
-        return Heuristics(Library.load(folder), properties(gpu_type))
+        return Heuristics(Library.load(folder), described or properties(gpu_type))
     except CudnnError as error:
         if needed:
             raise
@@ -225,6 +238,7 @@ def _append(
         "job": to_dict(job, defaults=False),
         "gpu_type": asked.gpu_type.name,
         "cudnn": version,
+        "gpu_as_told": dict(asked.heuristics.gpu) if asked.heuristics else {},
         "measured_with_cudnn": asked.measured_with,
         "peak_reserved_bytes": peaks,
         "convolutions": [row.to_dict() for row in rows],
@@ -233,13 +247,11 @@ def _append(
         file.write(json.dumps(line) + "\n")
 
 
-def _print_sensitivity(
-    library: Library, gpu_type: GpuType, timelines: Mapping[int, Timeline]
-) -> None:
+def _print_sensitivity(heuristics: Heuristics, timelines: Mapping[int, Timeline]) -> None:
     wanted: Counter[Call] = Counter()
     for batch_size, timeline in timelines.items():
         wanted.update(calls(timeline, batch_size))
-    changed = list(sensitivity(library, properties(gpu_type), wanted))
+    changed = list(sensitivity(heuristics.library, heuristics.gpu, wanted))
     lines = [[c.figure, str(c.value), str(c.first), str(c.most), str(c.calls)] for c in changed]
     print("\nCalls with other workspaces when one figure is another:\n")
     print(table(["figure", "other value", "first", "largest of ten", "of"], lines))

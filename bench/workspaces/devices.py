@@ -10,15 +10,16 @@ each will do: `bench/cudnn_workspaces.py --sensitivity` counts the answers that 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from memplan.types import GpuType
 from memplan_server.gpus.libraries import capability
-from workspaces.backend import CudnnError
+from workspaces.backend import Attribute, CudnnError, Kind, Library
 
-__all__ = ["DRIVER_VERSION", "properties"]
+__all__ = ["DRIVER_VERSION", "described", "properties"]
 
 DRIVER_VERSION = 12040
 """CUDA 12.4, as `cuDriverGetVersion` says it."""
@@ -149,6 +150,16 @@ def properties(gpu_type: GpuType) -> dict[str, Any]:
         "reservedSharedMemoryPerBlock": KIB if major >= 8 else 0,
         **_ALIKE,
     }
+
+
+def described(library: Library, device: int = 0) -> dict[str, Any]:
+    """The same of a GPU that is there, by CUDA's number of it, in cuDNN's words.
+
+    Raises CudnnError where there is none.
+    """
+    made = library.descriptor(Kind.DEVICE).index(Attribute.DEVICE_ID, device).finalize()
+    found: dict[str, Any] = json.loads(made.characters(Attribute.DEVICE_JSON))
+    return found
 
 
 _ALIKE: Mapping[str, Any] = {

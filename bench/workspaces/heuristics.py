@@ -70,7 +70,7 @@ class Heuristics:
 
     def __init__(self, library: Library, gpu: Mapping[str, Any]) -> None:
         """`gpu` is its description, `devices.properties(gpu_type)`."""
-        self.library = library
+        self.library, self.gpu = library, gpu
         text = json.dumps(gpu)
         self._device = library.descriptor(Kind.DEVICE).text(Attribute.DEVICE_JSON, text).finalize()
         self._known: dict[tuple[Convolution, int], tuple[Choice, ...]] = {}

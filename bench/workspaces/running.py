@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,11 +12,12 @@ import torch
 from memplan.types import TrainingJob
 from memplan_server.measure import real
 from memplan_server.timeline import Convolution
-from workspaces.backend import version
+from workspaces.backend import Library, version
 from workspaces.comparison import Call
+from workspaces.devices import described
 from workspaces.heuristics import padding
 
-__all__ = ["Counters", "Measured", "measure", "operation", "workspace_bytes"]
+__all__ = ["Counters", "Measured", "describe", "measure", "operation", "workspace_bytes"]
 
 Tensor = torch.Tensor
 
@@ -43,6 +45,14 @@ class Measured:
     """The version that PyTorch ran with."""
     workspaces: Sequence[int | None]
     """Bytes, in the order of the calls; None where there was no room."""
+
+
+def describe(folder: Path | None) -> dict[str, Any]:
+    """The first GPU, as the cuDNN in `folder` describes it. In a child process.
+
+    Raises CudnnError.
+    """
+    return described(Library.load(folder))
 
 
 def measure(job: TrainingJob, calls: Sequence[Call]) -> Measured:

@@ -87,6 +87,8 @@ class FakeCudnn:
             self._results(made, found, into)
         elif attribute is Attribute.CONFIGURATION_ENGINE:
             self._at(into[0]).values = made.values
+        elif attribute is Attribute.DEVICE_JSON:
+            self._text(made, found, into)
         else:
             into._obj.value = made.values[attribute][0]
         return 0
@@ -101,6 +103,13 @@ class FakeCudnn:
             values = self._at(address).values
             values[Attribute.ENGINE_INDEX] = [engine]
             values[Attribute.CONFIGURATION_WORKSPACE_SIZE] = [workspace]
+
+    def _text(self, made: Made, found: Any, into: Any) -> None:
+        given = made.values.get(Attribute.DEVICE_JSON)
+        text = b"".join(given) if given else b'{"deviceVer": 900}'
+        found._obj.value = len(text)
+        if into is not None:
+            into.value = text
 
     def device(self, asked: Made) -> str:
         """The JSON of the device that heuristics are asked about."""

@@ -19,7 +19,7 @@ from memplan_server.timeline import Convolution
 from workspaces import backend
 from workspaces.backend import Attribute, CudnnError, Kind, Library
 from workspaces.comparison import Call
-from workspaces.devices import properties
+from workspaces.devices import described, properties
 from workspaces.heuristics import Choice, Heuristics, Mode, padding, strides
 from workspaces.sensitivity import sensitivity
 
@@ -172,6 +172,13 @@ def test_padding_follows_from_the_lengths(
 def test_lengths_that_no_padding_makes() -> None:
     with pytest.raises(CudnnError, match="No padding makes 20 of 56"):
         padding(replace(CONVOLUTION, result=(128, 20, 20)))
+
+
+def test_a_gpu_that_is_there_is_described_by_cudnn() -> None:
+    fake = FakeCudnn(one)
+    assert described(fake.library(), 1) == {"deviceVer": 900}
+    (device,) = fake.of(Kind.DEVICE)
+    assert device.values == {Attribute.DEVICE_ID: [1]}
 
 
 def test_every_gpu_of_the_catalog_can_be_described() -> None:

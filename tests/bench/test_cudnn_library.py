@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from convolutions import CONVOLUTION
 
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.timeline import Convolution
-from workspaces.backend import CudnnError, Library
-from workspaces.devices import properties
+from workspaces.backend import Attribute, CudnnError, Kind, Library
+from workspaces.devices import described, properties
 from workspaces.heuristics import Heuristics
 
 FOLDER = os.environ.get("MEMPLAN_CUDNN", "")
@@ -33,6 +34,17 @@ def a100(library: Library) -> Heuristics:
 
 def heuristics(library: Library, gpu_type: str) -> Heuristics:
     return Heuristics(library, properties(GpuCatalog.load().get(gpu_type)))
+
+
+def test_a_description_is_read_as_it_was_written(library: Library) -> None:
+    written = properties(GpuCatalog.load().get("nvidia-l40s"))
+    device = library.descriptor(Kind.DEVICE).text(Attribute.DEVICE_JSON, json.dumps(written))
+    assert json.loads(device.finalize().characters(Attribute.DEVICE_JSON)) == written
+
+
+def test_a_gpu_that_is_not_there(library: Library) -> None:
+    with pytest.raises(CudnnError, match="DEVICE"):
+        described(library, device=99)
 
 
 @pytest.mark.parametrize("gpu_type", GPUS)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,12 +18,13 @@ from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.gpus.libraries import workspaces
 from memplan_server.jobs import normalize
 from memplan_server.measure.compare import NoCudaDevice
+from memplan_server.measure.measurement import Gpu
 from memplan_server.planning import estimate_memory
 from memplan_server.simulate import worker
 from memplan_server.timeline import Convolution, Timeline
 from reporting.predictions import Traced
 from workspaces import command
-from workspaces.backend import Kind, Library
+from workspaces.backend import Attribute, CudnnError, Kind, Library
 from workspaces.command import main
 from workspaces.comparison import Call, Compared, calls, compare, peak_reserved_bytes
 from workspaces.heuristics import Choice, Mode
@@ -235,14 +236,13 @@ def job_file(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCudnn]:
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCudnn:
     def proposals(asked: Made) -> list[tuple[int, int]]:
         return [(1, 96 * MIB), (2, 512 * MIB)]
 
     made = FakeCudnn(proposals)
     monkeypatch.setattr(Library, "load", lambda folder=None: made.library())
-    yield made
-    assert not made.alive
+    return made
 
 
 def test_the_command(
@@ -267,23 +267,69 @@ def test_the_command(
     assert row["choices"][0] == {"mode": "instant", "engine": 1, "bytes": 96 * MIB}
 
 
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch, description: object) -> None:
+    """Answers of processes that would run on one."""
+
+    def run(function: str, *arguments: Any) -> object:
+        if function == "workspaces.running:describe":
+            if isinstance(description, Exception):
+                raise description
+            return description
+        if function == "memplan_server.measure.cuda:describe":
+            return Gpu(name="NVIDIA H100 80GB HBM3")
+        assert function == "workspaces.running:measure"
+        job, wanted = arguments
+        assert job.micro_batch_size == 16
+        return Measured(cudnn="9.13.1", workspaces=[96 * MIB] * len(wanted))
+
+    monkeypatch.setattr(command, "in_child", run)
+    monkeypatch.setattr(command, "check_cuda", lambda: None)
+
+
 def test_the_command_measures(
+    fake: FakeCudnn,
+    job_file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    on_a_gpu(monkeypatch, {"deviceVer": 900, "deviceName": "there"})
+    into = tmp_path / "lines.jsonl"
+    assert main([job_file, "--measure", "--json", str(into)]) == 0
+    text = capsys.readouterr().out
+    assert "nvidia-h100-80gb, cuDNN 9.19.0, measured with cuDNN 9.13.1" in text
+    assert "of 5 measured, within a MiB: ours 0, cuDNN's first choice 5" in text
+    line = json.loads(into.read_text())
+    assert line["gpu_as_told"] == {"deviceVer": 900, "deviceName": "there"}
+    assert line["convolutions"][0]["measured_bytes"] == 96 * MIB
+    assert line["peak_reserved_bytes"]["measured"] == line["peak_reserved_bytes"]["first"]
+
+
+def test_a_gpu_that_cudnn_does_not_describe_is_the_catalogs(
     fake: FakeCudnn,
     job_file: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run(function: str, job: TrainingJob, wanted: list[Call]) -> object:
-        assert function == "workspaces.running:measure"
-        return Measured(cudnn="9.13.1", workspaces=[96 * MIB] * len(wanted))
+    on_a_gpu(monkeypatch, CudnnError("no device"))
+    assert main([job_file, "--measure"]) == 0
+    assert capsys.readouterr().err == "The GPU is described from the catalog: no device\n"
+    told = [b"".join(made.values[Attribute.DEVICE_JSON]) for made in fake.of(Kind.DEVICE)]
+    assert json.loads(told[0])["deviceName"] == "nvidia-h100-80gb"
 
-    monkeypatch.setattr(command, "in_child", run)
-    monkeypatch.setattr(command, "check_cuda", lambda: None)
-    assert main([job_file, "--gpu", "nvidia-a100-40gb", "--measure"]) == 0
-    text = capsys.readouterr().out
-    assert "cuDNN 9.19.0, measured with cuDNN 9.13.1" in text
-    assert "of 5 measured, within a MiB: ours 0, cuDNN's first choice 5" in text
-    assert text.count("measured ") >= 2
+
+def test_without_cudnn_it_only_measures(
+    job_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    on_a_gpu(monkeypatch, CudnnError("no library"))
+    assert main([job_file, "--measure", "--cudnn", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "Only measured: There is no libcudnn.so.9" in said.err
+    assert "cuDNN not asked, measured with cuDNN 9.13.1" in said.out
+    assert "of 5 measured, within a MiB: ours 0, cuDNN's first choice 0" in said.out
 
 
 def test_without_cudnn_the_command_says_what_to_do(
