@@ -8,8 +8,7 @@ Everything is a descriptor: made of a kind, given attributes, finalized, then re
 enumerations are those of `cudnn_graph.h`. Descriptors of devices came with cuDNN 9.8 ("deviceless
 ahead-of-time compilation" in NVIDIA's documentation of the backend API).
 
-By ctypes, because NVIDIA's Python package for this (nvidia-cudnn-frontend) offers graphs and plans,
-not the engines that heuristics propose with their workspaces.
+By ctypes: it is eight functions, and there is nothing to install beside cuDNN.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ _BOARDS: Mapping[tuple[int, int], Board] = {
         threads=1536,
         l2_bytes=128 * MIB,
         clock_khz=2_600_000,
-        memory_clock_khz=14_001_000,
+        memory_clock_khz=14_000_000,
     ),
 }
 """Sources. Shared memory, blocks, threads: "Technical Specifications per Compute Capability" in the
