@@ -6,14 +6,15 @@
 # memplan need not be installed: only Python with torch, protobuf, click, pyyaml, pytest,
 # pytest-timeout, nvidia-ml-py and the model libraries; tests through a server need its packages too.
 # Packages of another folder may be named in PYTHONPATH. Writes OUT/tests.txt, OUT/compare.jsonl (one
-# comparison a line), OUT/corpus/GPU.jsonl, OUT/log.txt and OUT/used.csv (memory in use over time).
-# Each part goes on when another fails; what is measured in this folder already is not measured
-# again. DEVICE cpu is a dry run of a small job.
+# comparison a line), OUT/convolutions/ (workspaces of six jobs: docs/convolutions.md),
+# OUT/corpus/GPU.jsonl, OUT/log.txt and OUT/used.csv (memory in use over time). Each part goes on when
+# another fails; what is measured in this folder already is not measured again. DEVICE cpu is a dry
+# run of a small job.
 set -uo pipefail
 limit=${2:-530}
 device=${3:-cuda}
 python=${PYTHON:-python3}
-mkdir -p "${1:?where to write to}/corpus"
+mkdir -p "${1:?where to write to}/corpus" "$1/convolutions"
 out=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../.." || exit
 export PYTHONPATH="$PWD/client:$PWD/server${PYTHONPATH:+:$PYTHONPATH}"
@@ -66,6 +67,25 @@ else
 	compare torchvision/swin_t --batch-size 16 --precision amp-bf16 --optimizer adamw &
 	collect
 	only=''
+fi
+
+convolve() { # a name for the file, then the job's options
+	timeout 75 "$python" bench/cudnn_workspaces.py "${@:2}" --batch-sizes 8,64 --measure --rows 5 \
+		--json "$out/convolutions/$1.jsonl" >"$parts/$1" 2>>"$log" ||
+		echo "failed: convolve $*" | tee -a "$log"
+}
+if [ "$device" != cpu ]; then
+	echo "convolutions, at $SECONDS s" | tee -a "$log"
+	convolve resnet50-fp32 torchvision/resnet50 &
+	convolve resnet50-amp-bf16 torchvision/resnet50 --precision amp-bf16 &
+	convolve resnet50-fp32-nhwc torchvision/resnet50 --memory-format channels-last &
+	convolve convnext_base-amp-bf16 timm/convnext_base --precision amp-bf16 &
+	convolve regnety_032-fp32 timm/regnety_032 &
+	convolve efficientnet_b0-amp-fp16-nhwc torchvision/efficientnet_b0 --precision amp-fp16 \
+		--memory-format channels-last &
+	wait
+	cat "$parts"/* >>"$log"
+	rm -f "$parts"/*
 fi
 
 echo "corpus, at $SECONDS s" | tee -a "$log"

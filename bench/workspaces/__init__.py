@@ -1,0 +1,1 @@
+"""What cuDNN itself says that its convolutions take, asked without a GPU or measured on one."""
