@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
+from commands import MEMPLAN, Run
 from fake_server import FakePlanner, serving
 
-MEMPLAN = Path(sys.executable).with_name("memplan")
+from memplan.cli.commands import cli
+
 INTERRUPTIBLE = (
     # A shell's background job ignores the signal, and its children would too.
     "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
@@ -24,6 +27,18 @@ def planner() -> Iterator[FakePlanner]:
     """Canned answers behind a real server; `planner.target` is its address."""
     with serving(FakePlanner()) as planner:
         yield planner
+
+
+@pytest.fixture
+def run(planner: FakePlanner, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line against the fake server."""
+    monkeypatch.setenv("MEMPLAN_SERVER", planner.target)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(line: str, **kwargs: Any) -> Result:
+        return CliRunner().invoke(cli, line.split(), **kwargs)
+
+    return run
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,12 +18,11 @@ from typing import Any
 
 import grpc
 import pytest
-from click.testing import CliRunner, Result
+from commands import Run
 from fake_server import ESTIMATE, GIB, PROFILE, FakePlanner, bad_request, plan, stored
 from google.rpc import error_details_pb2
 
 from memplan import _yaml
-from memplan.cli.commands import cli
 from memplan.cli.progress import memory, stage
 from memplan.types import (
     DeviceType,
@@ -40,8 +39,6 @@ from memplan.types import (
 )
 from memplan.wire import from_dict, to_dict
 
-Run = Callable[..., Result]
-
 MEMPLAN = Path(sys.executable).with_name("memplan")
 
 QUEUED = ProfileProgress(
@@ -57,17 +54,10 @@ SECOND_STEP = ProfileProgress(
 )
 
 
-@pytest.fixture
-def run(planner: FakePlanner, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line against the fake server, which measures PROFILE."""
-    monkeypatch.setenv("MEMPLAN_SERVER", planner.target)
-    monkeypatch.setenv("COLUMNS", "100")
+@pytest.fixture(autouse=True)
+def profile(planner: FakePlanner) -> None:
+    """The server measures PROFILE."""
     measures(planner, PROFILE)
-
-    def run(line: str) -> Result:
-        return CliRunner().invoke(cli, line.split())
-
-    return run
 
 
 def measures(planner: FakePlanner, profile: MeasuredProfile) -> None:

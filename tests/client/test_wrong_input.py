@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from commands import MEMPLAN, Run
 from fake_server import FakePlanner, bad_request
 from google.rpc import error_details_pb2
 
 from memplan.cli.commands import cli
 from memplan.types import ListGpuTypesResponse, ListModelsResponse
-
-Run = Callable[..., Result]
-
-MEMPLAN = Path(sys.executable).with_name("memplan")
 
 
 @pytest.fixture
