@@ -120,10 +120,13 @@ def image_shape(config: Any) -> tuple[int, ...]:
 
 
 def _sequence(module: nn.Module, room: int) -> int:
+    """Tokens of a text; a limit that leaves no `room` counts only where there is a table."""
     config = _text(module.config)
-    limits = [getattr(config, name, None) for name in _POSITIONS]
-    limits.append(learned_positions(module))
-    return min([_SEQUENCE + room, *(n for n in limits if isinstance(n, int) and n > 0)])
+    named = [getattr(config, name, None) for name in _POSITIONS]
+    limits = [n for n in named if isinstance(n, int) and n > room]
+    table = learned_positions(module)
+    longest: int = min([_SEQUENCE + room, *limits])
+    return longest if table is None else min(longest, table)
 
 
 def _text(config: Any) -> Any:

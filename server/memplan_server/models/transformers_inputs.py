@@ -94,12 +94,7 @@ def _images(
     job: TrainingJob, module: nn.Module, parameters: list[str], given: dict[str, InputTensor]
 ) -> Images:
     """The images of each sample, taken out of what is given."""
-    shape = transformers_defaults.image_shape(module.config)
-    if transformers_images.GRID in parameters:
-        shape = transformers_images.default_size(module.config)
-    return transformers_images.describe(
-        job, module, parameters, given.pop("pixel_values", None), shape
-    )
+    return transformers_images.describe(job, module, parameters, given.pop("pixel_values", None))
 
 
 def _with_main(

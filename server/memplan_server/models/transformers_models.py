@@ -5,7 +5,7 @@ The loss is the one that the head computes when it is given labels; with another
 the labels are left out and the loss is computed from the logits.
 
 Known limitations: object detection is left out (targets are lists of boxes), and so are models that
-want more than pixels to describe an image.
+want more to describe an image than `transformers_images` knows.
 """
 
 from __future__ import annotations

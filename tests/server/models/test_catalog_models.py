@@ -324,33 +324,6 @@ def test_what_is_given_is_not_filled_in() -> None:
     assert not any("num_experts_per_tok" in said for said in built.assumptions)
 
 
-TEXT = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
-TEXT |= {"num_attention_heads": 4, "num_key_value_heads": 4}
-
-
-def test_images_of_each_sample_apart() -> None:
-    vision = {"image_size": 64, "patch_size": 16, "hidden_size": 64, "num_hidden_layers": 1}
-    config = {"text_config": TEXT, "vision_config": vision | {"num_attention_heads": 4}}
-    built = build(named("transformers/smolvlm", config=config))
-    (pixels,) = [tensor for tensor in built.inputs if tensor.name == "pixel_values"]
-    assert pixels.shape == (1, 3, 64, 64)  # of each sample: five dimensions in all
-    assert not built.flattened
-
-
-def test_vision_parts_are_as_wide_as_the_text() -> None:
-    vision = {"depth": 1, "hidden_size": 64, "num_heads": 4, "deepstack_visual_indexes": []}
-    config = {"text_config": TEXT | {"head_dim": 16}, "vision_config": vision}
-    built = build(named("transformers/qwen3_vl", config=config))
-    assert any("out_hidden_size of the vision part is 64" in said for said in built.assumptions)
-
-
-def test_images_described_by_more_than_pixels_are_left_out() -> None:
-    config = {"text_config": {"num_hidden_layers": 1}, "vision_config": {"num_hidden_layers": 1}}
-    refused = violation(named("transformers/llava_next", config=config))
-    assert "image_sizes" in refused.description
-    assert "Capture the module" in refused.description
-
-
 def test_timms_attention_can_be_written_out() -> None:
     def fused(config: dict[str, bool]) -> set[bool]:
         module = build(named("timm/vit_tiny_patch16_224", config=config)).module
