@@ -14,7 +14,7 @@ from typing import Any
 
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import libraries, options
-from memplan_server.models.construction import first_line
+from memplan_server.models.explained import first_line
 
 __all__ = ["IMPLEMENTATIONS", "configurations", "fields", "make"]
 

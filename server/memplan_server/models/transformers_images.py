@@ -41,6 +41,10 @@ GRID = "image_grid_thw"
 SIZES = "image_sizes"
 _TILINGS = "image_grid_pinpoints"
 """The field of a configuration with the sizes that images are brought to and cut from."""
+_MERGED = ("spatial_merge_size", "merge_size", "merge_kernel_size")
+"""Fields with how many patches along a side become one vector."""
+_FRAMES = ("temporal_patch_size", "patch_temporal")
+"""Fields with how many frames are in a patch."""
 _COUNTS = "batch_num_images"
 """Images of each sample, for models that cut an image only where it is alone."""
 _FREE_SIDE = 448
@@ -173,11 +177,11 @@ def _pixels(module: nn.Module, shape: Any, count: int, dtype: DataType) -> _Made
 
 def _patches(module: nn.Module, shape: Any, count: int, dtype: DataType) -> _Made:
     vision: Any = module.config.vision_config  # type: ignore[union-attr]
-    size, merged = int(vision.patch_size), int(getattr(vision, "spatial_merge_size", 1))
+    size, merged = int(vision.patch_size), _named(vision, _MERGED)
     _check_multiple(shape, size * merged)
     channels, height, width = shape
     rows, columns = height // size, width // size
-    values = channels * int(getattr(vision, "temporal_patch_size", 1)) * size**2
+    values = channels * _named(vision, _FRAMES) * size**2
     grid = torch.tensor([[1, rows, columns]] * count, device="cpu")
     said = f"images have {rows}x{columns} patches"
     inputs = (
@@ -186,6 +190,12 @@ def _patches(module: nn.Module, shape: Any, count: int, dtype: DataType) -> _Mad
     )
     stated = {GRID: Stated(row=grid, assumption=said)}
     return _Made(inputs=inputs, stated=stated, tokens=rows * columns // merged**2)
+
+
+def _named(vision: Any, names: tuple[str, ...]) -> int:
+    """The field of one of these names; of a pair of numbers, the first; 1 where there is none."""
+    found = next((value for name in names if (value := getattr(vision, name, None))), 1)
+    return int(found[0] if isinstance(found, (list, tuple)) else found)
 
 
 def _tiles(module: nn.Module, shape: Any, count: int, dtype: DataType) -> _Made:

@@ -104,7 +104,8 @@ def _configured(model: CatalogModel, name: str) -> tuple[Any, str, tuple[str, ..
     """The configuration, the class it was saved with where it is known, and assumptions."""
     at = f"{FIELD}.config"
     if not transformers_file.is_whole(model.config):
-        return transformers_config.make(name, model.config, at, model.name), "", ()
+        overrides, said = transformers_defaults.fitting(name, model.config, model.name)
+        return transformers_config.make(name, overrides, at, model.name), "", said
     file = transformers_file.read(model.config, name, at, model.name)
     return file.config, file.architecture, file.assumptions
 

@@ -13,18 +13,20 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from memplan.fakes import hardware, known
 from memplan.fakes.modes import Mode
 from memplan.types import InputTensor
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models.built import Stated
-from memplan_server.models.construction import first_line
+from memplan_server.models.explained import explain, progress
 from memplan_server.models.images import spoken_shape
 
 __all__ = ["further", "of_described", "of_pixels", "takes"]
 
 FIELD = "job.model.catalog.task"
+_REMEDY = "Give pixel_values of the shape that it takes, or a vision_config that fits in config."
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -49,7 +51,8 @@ def of_pixels(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, bool]:
         try:
             return _count(module, (1, 1, *shape), {}), False
         except Exception as other:
-            raise _unknown(shape, f"{first_line(error)}; or {first_line(other)}") from other
+            further = max(error, other, key=progress)  # it had the right number of dimensions
+            raise _unknown(shape, further) from further
 
 
 def of_described(
@@ -64,7 +67,7 @@ def of_described(
     try:
         return _count(module, pixels, {name: stated[name].row for name in shapes})
     except Exception as error:
-        raise _unknown(pixels, first_line(error)) from error
+        raise _unknown(pixels, error) from error
 
 
 def _features(module: nn.Module) -> Callable[..., Any]:
@@ -77,9 +80,9 @@ def _features(module: nn.Module) -> Callable[..., Any]:
     return made
 
 
-def _unknown(shape: tuple[int, ...], reason: str) -> InvalidJob:
-    said = f"What an image of {spoken_shape(shape)} turns into cannot be found out: {reason}"
-    return InvalidJob(Violation(FIELD, said))
+def _unknown(shape: tuple[int, ...], error: Exception) -> InvalidJob:
+    said = f"What an image of {spoken_shape(shape)} turns into cannot be found out: "
+    return InvalidJob(Violation(FIELD, said + explain(error, _REMEDY)))
 
 
 def _unsaid(sentence: str) -> None:
@@ -89,16 +92,31 @@ def _unsaid(sentence: str) -> None:
 def _count(module: nn.Module, shape: tuple[int, ...], described: Mapping[str, torch.Tensor]) -> int:
     device = next(module.parameters()).device
     mode = Mode(_unsaid, decides=True, allow_non_fake_inputs=True)
-    with mode, torch.no_grad(), hardware.as_on_hardware():
+    with mode, _Constants(), torch.no_grad(), hardware.as_on_hardware():
         values = {name: _known(value, device) for name, value in described.items()}
         made = _features(module)(pixel_values=torch.empty(shape, device=device), **values)
     width = module.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
     return sum(tensor.numel() for tensor in _tensors(made)) // int(width)
 
 
+class _Constants(TorchFunctionMode):
+    """Tensors made of numbers keep their values on the meta device too."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func is not torch.tensor or torch.device(given.get("device") or "cpu").type != "meta":
+            return func(*args, **given)
+        return _known(func(*args, **{**given, "device": "cpu"}), given["device"])
+
+
 def _known(value: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of this value, without data itself."""
     made = torch.empty(value.shape, dtype=value.dtype, device=device)
-    known.state(made, value)
+    values = known.value_of(value)
+    if values is not None:
+        known.state(made, values)
     return made
 
 

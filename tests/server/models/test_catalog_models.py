@@ -249,6 +249,8 @@ def test_masking_by_chance_is_left_out_and_said() -> None:
 
 def test_spectrograms_have_the_bins_of_the_encoder() -> None:
     assert build(named("transformers/canary")).inputs[0].shape == (1000, 128)
+    stacked = build(named("transformers/granite_speech5_ctc"))
+    assert stacked.inputs[0].shape == (1000, 320)
 
 
 def test_another_loss_leaves_the_labels_out() -> None:
@@ -298,10 +300,17 @@ def test_images_come_in_the_type_of_the_weights() -> None:
     assert built.inputs[0].dtype is DataType.FLOAT16
 
 
+TWO = {"num_hidden_layers": 2}
+
+
 @pytest.mark.parametrize(
     ("name", "config", "said"),
     [
+        ("dbrx", {"n_layers": 2}, "attn_config.rope_theta is 500000.0"),
+        ("deepseek_ocr2", {"text_config": TWO}, "text_config.mlp_layer_types is that of"),
+        ("deepseek_ocr2", {"text_config": TWO}, "vision_config is that of published models"),
         ("deepseek_v2", {"num_hidden_layers": 2}, "num_experts_per_tok is 6"),
+        ("glm4v", {"text_config": TWO}, "text_config.rope_parameters.partial_rotary_factor is 0.5"),
         ("lfm2_moe", {"num_hidden_layers": 4}, "layer_types is that of published models"),
         ("xmod", {"num_hidden_layers": 2}, "default_language is en_XX"),
     ],
