@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ class Layer:
 
 
 @pytest.fixture(scope="module")
-def layer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def layer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A model of a library that is not there."""
     path: Path = tmp_path_factory.mktemp("library") / "modeling_fake.py"
     path.write_text(MODULE)
@@ -61,8 +63,10 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where the sources of classes are looked for
     spec.loader.exec_module(module)
-    return module.Layer(module.Configuration())
+    yield module.Layer(module.Configuration())
+    del sys.modules[name]
 
 
 def raised(call: Any, *arguments: Any) -> Exception:
