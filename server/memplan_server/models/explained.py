@@ -42,7 +42,7 @@ def explain(error: BaseException, remedy: str = "") -> str:
     code, library = place.tb_frame.f_code, _library(place.tb_frame)
     said += f" ({code.co_qualname} of {library}, {Path(code.co_filename).name}, "
     said += f"line {place.tb_lineno})."
-    fields = sorted(set(_missing(error) or _null_fields(place)))
+    fields = sorted(set(_missing(error) or _null_fields(error)))
     if not fields:
         return f"{said} {remedy}".rstrip()
     are = "is null there: give it" if len(fields) == 1 else "are null there: give them"
@@ -83,12 +83,15 @@ def _library(frame: FrameType) -> str:
 def _innermost(error: BaseException) -> TracebackType | None:
     """The innermost function of a model, or of a library where there is none of a model."""
     own = [each for each in _walk(error.__traceback__) if _library(each.tb_frame)]
-    of_models = [each for each in own if _of_model(each.tb_frame)]
-    return next(reversed(of_models or own), None)
+    return next(reversed(_of_models(error) or own), None)
+
+
+def _of_models(error: BaseException) -> list[TracebackType]:
+    return [each for each in _walk(error.__traceback__) if _of_model(each.tb_frame)]
 
 
 def _of_model(frame: FrameType) -> bool:
-    name = _module(frame)
+    name = _module(frame) if _library(frame) else ""
     return ".models." in name and ".auto." not in name and "configuration_" not in name
 
 
@@ -96,25 +99,33 @@ def _is_configuration(value: Any) -> bool:
     return hasattr(value, "model_type") and hasattr(value, "to_dict")
 
 
-def _spoken(config: Any, name: str) -> str:
-    part = getattr(config, "base_config_key", "")
-    return f"{part}.{name}" if part else name
+def _spoken(error: BaseException, config: Any, name: str) -> str:
+    """The field with the names of the parts that it is in: `text_config.num_experts`."""
+    for each in _walk(error.__traceback__):  # outermost first: it sees the whole configuration
+        for root, path in _seen(each.tb_frame):
+            if root is config:
+                return ".".join((*path, name))
+    return name
 
 
 def _missing(error: BaseException) -> list[str]:
     """The field that a configuration does not have, where that is the error."""
     if isinstance(error, AttributeError) and _is_configuration(error.obj):
-        return [_spoken(error.obj, str(error.name))]
+        return [_spoken(error, error.obj, str(error.name))]
     return []
 
 
-def _null_fields(place: TracebackType) -> list[str]:
-    frame = place.tb_frame
-    found: list[str] = []
-    for node in _reads(_failing(place)):
-        if _value(node, frame) is None:
-            found += _origins(node, frame)
-    return found
+def _null_fields(error: BaseException) -> list[str]:
+    """Fields that are null in what was being evaluated; where that is an argument, in the call."""
+    for place in reversed(_of_models(error)):
+        frame = place.tb_frame
+        null = [node for node in _reads(_failing(place)) if _value(node, frame) is None]
+        found = [name for node in null for name in _origins(error, node, frame)]
+        arguments = frame.f_code.co_varnames[: frame.f_code.co_argcount]
+        passed_on = any(isinstance(node, ast.Name) and node.id in arguments for node in null)
+        if found or not passed_on:
+            return found
+    return []
 
 
 def _failing(place: TracebackType) -> ast.AST:
@@ -152,26 +163,31 @@ def _value(node: ast.AST, frame: FrameType) -> Any:
     return _value_in(_value(node.value, frame), node.attr)
 
 
-def _origins(node: ast.Name | ast.Attribute, frame: FrameType) -> list[str]:
+def _origins(error: BaseException, node: ast.Name | ast.Attribute, frame: FrameType) -> list[str]:
     """The configuration's field that a null value came from, if one did."""
     if isinstance(node, ast.Attribute):
         owner = _value(node.value, frame)
         if _is_configuration(owner):
-            return [_spoken(owner, node.attr)]
-    found = (
-        _null_field(read.attr, frame)
-        for assigned in _assignments(node, frame)
-        for read in ast.walk(assigned)
-        if isinstance(read, ast.Attribute)
+            return [_spoken(error, owner, node.attr)]
+    mentioned = (
+        _mentioned(part) for value in _assignments(node, frame) for part in ast.walk(value)
     )
+    found = (_null_field(error, name, frame) for name in mentioned if name)
     return [name for name in found if name][:1]
 
 
-def _null_field(name: str, frame: FrameType) -> str:
+def _mentioned(part: ast.AST) -> str:
+    """A name that may be a field's: `config.head_dim` or `getattr(config, "head_dim")`."""
+    if isinstance(part, ast.Constant):
+        return part.value if isinstance(part.value, str) else ""
+    return part.attr if isinstance(part, ast.Attribute) else ""
+
+
+def _null_field(error: BaseException, name: str, frame: FrameType) -> str:
     """The field `name` of a configuration that the function can see, where it is null there."""
-    seen = _seen(frame)
+    seen = [config for config, _ in _seen(frame)]
     null = (config for config in seen if _value_in(config, name) is None)
-    return next((_spoken(config, name) for config in null), "" if seen else name)
+    return next((_spoken(error, config, name) for config in null), "" if seen else name)
 
 
 def _value_in(holder: Any, name: str) -> Any:
@@ -198,11 +214,15 @@ def _assignments(node: ast.Name | ast.Attribute, frame: FrameType) -> Iterator[a
             yield statement.value
 
 
-def _seen(frame: FrameType) -> list[Any]:
-    """The configurations that a function can see, and those nested in them."""
+def _seen(frame: FrameType) -> list[tuple[Any, tuple[str, ...]]]:
+    """The configurations that a function can see and those nested in them, each with the names of
+    the parts that lead to it."""
     own = getattr(frame.f_locals.get("self"), "config", None)
-    seen = [value for value in (own, *frame.f_locals.values()) if _is_configuration(value)]
-    for config in seen:
-        nested = (getattr(config, name, None) for name in getattr(config, "sub_configs", ()))
-        seen += [value for value in nested if _is_configuration(value)]
+    visible = (own, *frame.f_locals.values())
+    seen: list[tuple[Any, tuple[str, ...]]] = [(c, ()) for c in visible if _is_configuration(c)]
+    for config, path in seen:
+        for name in getattr(config, "sub_configs", ()):
+            nested = getattr(config, name, None)
+            if _is_configuration(nested):
+                seen.append((nested, (*path, name)))
     return seen

@@ -31,6 +31,8 @@ BOOLEANS = ("bool_masked_pos",)
 _SEQUENCE = 512
 _IMAGE_SIZE = 224
 _FRAMES = 16
+_PATCHES = 2_048
+"""Of an image cut into patches that begin with their row and column, as in Pix2Struct."""
 _AUDIO_SAMPLES = 160_000
 """Ten seconds at 16 kHz."""
 _SPECTROGRAM_STEPS = 1_000
@@ -61,6 +63,7 @@ def _first_is_dense(config: Any) -> list[str]:
     return ["sparse" if i else "dense" for i in range(config.num_hidden_layers)]
 
 
+_HEADS_OF_128 = {"text_config.head_dim": 128}
 _HALF_ROTATED = {"text_config.rope_parameters.partial_rotary_factor": 0.5}
 
 LEFT_OPEN: Mapping[str, Mapping[str, Any]] = {
@@ -72,8 +75,11 @@ LEFT_OPEN: Mapping[str, Mapping[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 6},
     "glm46v": _HALF_ROTATED,
     "glm4v": _HALF_ROTATED,
+    "glm4v_moe": _HEADS_OF_128,
+    "glmga": _HALF_ROTATED,
+    "hunyuan_vl": _HEADS_OF_128,
     "lfm2_moe": {"layer_types": _mostly_convolutions},
-    "qwen3_omni_moe_thinker": {"text_config.head_dim": 128},
+    "qwen3_omni_moe_thinker": _HEADS_OF_128,
     "step3p7": {"text_config.sliding_window": 512},
     "xmod": {"default_language": "en_XX"},
 }
@@ -91,6 +97,7 @@ MISFITS: Mapping[str, Mapping[str, Any]] = {
             "patch_size": 14,
         }
     },
+    "aya_vision": {"vision_config": {"image_size": 364, "num_attention_heads": 16}},
     "deepseek_ocr2": {
         "vision_config": {
             "encoder_config": {
@@ -102,6 +109,17 @@ MISFITS: Mapping[str, Mapping[str, Any]] = {
             }
         }
     },
+    "idefics3": {
+        "vision_config": {
+            "hidden_size": 1152,
+            "image_size": 364,
+            "intermediate_size": 4304,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 27,
+            "patch_size": 14,
+        }
+    },
+    "smolvlm": {"vision_config": {"image_size": 512, "patch_size": 16}},
 }
 """By model type: parts of transformers' default configuration that do not fit the rest, as its
 published models have them."""
@@ -185,6 +203,9 @@ def main_shape(module: nn.Module, name: str, task: str, room: int = 0) -> tuple[
         return _pixels(config, video=task == "video-classification")
     if name == "input_features":
         return _features(module)
+    if name == "flattened_patches":
+        side = int(getattr(config.vision_config, "patch_size", 16))
+        return (_PATCHES, 2 + 3 * side**2)
     if name == "input_values":
         bins = getattr(config, "num_mel_bins", None)
         return (_AUDIO_SAMPLES,) if bins is None else (int(config.max_length), int(bins))

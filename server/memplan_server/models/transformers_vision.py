@@ -71,7 +71,9 @@ def of_described(
 
 
 def _features(module: nn.Module) -> Callable[..., Any]:
-    features: Any = getattr(module, "get_image_features", None)
+    holders = (module, getattr(module, "base_model", None))
+    found = (getattr(holder, "get_image_features", None) for holder in holders)
+    features: Any = next(filter(None, found), None)
     if features is None:
         raise InvalidJob(
             Violation(FIELD, "What an image turns into is not known; the model is left out.")
@@ -96,7 +98,10 @@ def _count(module: nn.Module, shape: tuple[int, ...], described: Mapping[str, to
         values = {name: _known(value, device) for name, value in described.items()}
         made = _features(module)(pixel_values=torch.empty(shape, device=device), **values)
     width = module.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
-    return sum(tensor.numel() for tensor in _tensors(made)) // int(width)
+    vectors = sum(tensor.numel() for tensor in _tensors(made)) // int(width)
+    if not vectors:
+        raise ValueError(f"{type(made).__name__} has no vectors of {width}")
+    return vectors
 
 
 class _Constants(TorchFunctionMode):

@@ -308,7 +308,6 @@ TWO = {"num_hidden_layers": 2}
     [
         ("dbrx", {"n_layers": 2}, "attn_config.rope_theta is 500000.0"),
         ("deepseek_ocr2", {"text_config": TWO}, "text_config.mlp_layer_types is that of"),
-        ("deepseek_ocr2", {"text_config": TWO}, "vision_config is that of published models"),
         ("deepseek_v2", {"num_hidden_layers": 2}, "num_experts_per_tok is 6"),
         ("glm4v", {"text_config": TWO}, "text_config.rope_parameters.partial_rotary_factor is 0.5"),
         ("lfm2_moe", {"num_hidden_layers": 4}, "layer_types is that of published models"),

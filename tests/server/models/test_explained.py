@@ -16,7 +16,6 @@ from memplan_server.models.explained import explain, first_line, progress
 MODULE = """
 class Configuration:
     model_type = "fake"
-    base_config_key = "text_config"
     sub_configs = ()
     width = None
     heads = None
@@ -24,6 +23,15 @@ class Configuration:
 
     def to_dict(self):
         return {}
+
+
+class Whole(Configuration):
+    sub_configs = ("text_config",)
+    text_config = Configuration()
+
+
+def whole(config, call):
+    return call()
 
 
 class Layer:
@@ -45,6 +53,16 @@ class Layer:
         heads = config.heads
         return len(heads)
 
+    def passes_on(self, config):
+        return self.takes(config.heads)
+
+    def takes(self, heads):
+        return heads["x"]
+
+    def looks_up(self):
+        size = getattr(self.config, "width", None)
+        return size * 2
+
     def has_not(self):
         return self.config.depth
 
@@ -65,7 +83,10 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where the sources of classes are looked for
     spec.loader.exec_module(module)
-    yield module.Layer(module.Configuration())
+    whole = module.Whole()
+    layer = module.Layer(whole.text_config)
+    layer.within = lambda call: raised(module.whole, whole, call)
+    yield layer
     del sys.modules[name]
 
 
@@ -77,28 +98,35 @@ def raised(call: Any, *arguments: Any) -> Exception:
     raise AssertionError("nothing is raised")
 
 
+def line(text: str) -> int:
+    """The number of the module's line that has this text."""
+    return next(n for n, line in enumerate(MODULE.splitlines(), 1) if text in line)
+
+
 def test_fields_that_are_null_are_named(layer: Any) -> None:
-    said = explain(raised(layer.reads))
-    assert "(Layer.reads of transformers, modeling_fake.py, line 21)" in said
+    said = explain(layer.within(layer.reads))
+    assert f"(Layer.reads of transformers, modeling_fake.py, line {line('heads[0]')})" in said
     assert said.endswith("text_config.heads is null there: give it in config.")
 
 
-def test_values_are_followed_back_to_fields(layer: Any) -> None:
-    for call, field in ((layer.goes_on, "width"), (lambda: layer.assigns(layer.config), "heads")):
-        said = explain(raised(call))
-        assert said.endswith(f" text_config.{field} is null there: give it in config.")
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [("goes_on", "width"), ("assigns", "heads"), ("passes_on", "heads"), ("looks_up", "width")],
+)
+def test_values_are_followed_back_to_fields(layer: Any, method: str, field: str) -> None:
+    arguments = (layer.config,) if method in ("assigns", "passes_on") else ()
+    said = explain(layer.within(lambda: getattr(layer, method)(*arguments)))
+    assert said.endswith(f" text_config.{field} is null there: give it in config.")
 
 
 def test_fields_that_a_configuration_does_not_have_are_named(layer: Any) -> None:
-    assert "text_config.depth is null there" in explain(raised(layer.has_not))
+    assert "text_config.depth is null there" in explain(layer.within(layer.has_not))
 
 
 def test_other_errors_come_with_their_place_and_a_remedy(layer: Any) -> None:
     said = explain(raised(layer.fails_otherwise), "Do otherwise.")
-    assert said == (
-        "does not fit in ... (Layer.fails_otherwise of transformers, modeling_fake.py, line 37). "
-        "Do otherwise."
-    )
+    where = f"Layer.fails_otherwise of transformers, modeling_fake.py, line {line('ValueError')}"
+    assert said == f"does not fit in ... ({where}). Do otherwise."
 
 
 def test_errors_from_elsewhere_are_as_they_are() -> None:
@@ -117,6 +145,8 @@ def test_which_of_two_errors_came_later(layer: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
+        ("chameleon", "vocabulary_map is null there: give it in config."),
+        ("diffusion_gemma", "text_config.num_experts is null there: give it in config."),
         ("granite4_vision", "deepstack_layer_map is null there: give it in config."),
         ("qwen4_exp", "text_config.indexer_budget and text_config.indexer_compress_ratio are null"),
         ("gemma4_unified_assistant", "give one that does in config."),

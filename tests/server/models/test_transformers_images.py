@@ -96,9 +96,7 @@ def test_several_images_have_a_size_each() -> None:
     assert placeholders(built) == 3 * 16 * 16
 
 
-@pytest.mark.parametrize(
-    "name", ["llava_next", "llava_next_video", "llava_onevision", "lighton_ocr", "mistral3"]
-)
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision", "lfm2_vl", "mistral3"])
 def test_a_step_with_image_sizes_is_executed(name: str) -> None:
     job = small(name, assumptions=Assumptions(images_per_sample=2))
     timeline = trace.trace_at(job, build(job), (8, 0), 3)
@@ -106,9 +104,62 @@ def test_a_step_with_image_sizes_is_executed(name: str) -> None:
     assert any("2 image(s) of" in said for said in timeline.assumptions)
 
 
+def test_patches_of_each_image_apart() -> None:
+    built = build(small("lfm2_vl", InputTensor(name="pixel_values", shape=(3, 64, 96))))
+    assert shapes(built)["pixel_values"] == (1, 4 * 6, 3 * 16 * 16)
+    assert built.stated["spatial_shapes"].row.tolist() == [[4, 6]]
+    assert built.stated["pixel_attention_mask"].row.sum() == 24
+    assert placeholders(built) == 24 // 4
+
+
+def test_patches_are_rows_or_small_images() -> None:
+    text = {"text_config": {"num_hidden_layers": 1}}
+    rows = build(named("transformers/qwen2_5_vl", config=text | {"vision_config": {"depth": 1}}))
+    assert shapes(rows)["pixel_values"] == (32 * 32, 3 * 2 * 14 * 14)
+    vision = {"vision_config": {"num_hidden_layers": 1}}
+    images = build(named("transformers/paddleocr_vl", config=text | vision))
+    assert shapes(images)["pixel_values"] == (32 * 32, 3, 14, 14)
+    assert placeholders(rows) == placeholders(images) == 16 * 16
+
+
+@pytest.mark.parametrize(
+    ("name", "name_of_input", "shape"),
+    [
+        ("pix2struct", "flattened_patches", (2048, 2 + 3 * 16 * 16)),
+        ("vision-encoder-decoder", "pixel_values", (3, 224, 224)),
+    ],
+)
+def test_images_that_a_decoder_describes(
+    name: str, name_of_input: str, shape: tuple[int, ...]
+) -> None:
+    built = build(named(f"transformers/{name}"))
+    assert shapes(built) == {name_of_input: shape}
+    assert [label.shape for label in built.labels] == [(128,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pix2struct", "vision-encoder-decoder", "ernie4_5_vl_moe"])
+def test_steps_by_default_are_executed(name: str) -> None:
+    config = {"text_config": {"num_hidden_layers": 2}} if name == "ernie4_5_vl_moe" else {}
+    job = normalize(named(f"transformers/{name}", config=config))
+    assert trace.trace_at(job, build(job), (8, 0), 2).parameter_count > 10**8
+
+
+def test_a_placeholder_token_that_is_null_is_named() -> None:
+    assert "image_token_id is null" in violation(named("transformers/instructblip")).description
+
+
+@pytest.mark.parametrize("name", ["aya_vision", "idefics3", "smolvlm"])
+def test_default_parts_fit(name: str) -> None:
+    text = {"text_config": {"num_hidden_layers": 1}}
+    built = build(named(f"transformers/{name}", config=text))
+    assert placeholders(built) > 0
+    assert any("vision_config is that of published models" in said for said in built.assumptions)
+
+
 def test_images_described_otherwise_are_left_out() -> None:
-    refused = violation(small("lfm2_vl"))
-    assert "spatial_shapes" in refused.description
+    refused = violation(named("transformers/molmo2"))
+    assert "image_token_pooling" in refused.description
     assert "Capture the module" in refused.description
 
 
