@@ -13,10 +13,11 @@ from memplan_server.models import transformers_config
 
 __all__ = [
     "BOOLEANS",
+    "IMAGE_TOKENS",
     "INDICES",
     "LEFT_OPEN",
     "complete",
-    "fit_vision",
+    "fit_parts",
     "fitting",
     "holds_indices",
     "image_shape",
@@ -124,6 +125,10 @@ MISFITS: Mapping[str, Mapping[str, Any]] = {
 """By model type: parts of transformers' default configuration that do not fit the rest, as its
 published models have them."""
 
+IMAGE_TOKENS = ("image_token_id", "image_token_index", "im_end_token_id")
+"""Fields with the token that stands for a part of an image."""
+_VOCABULARY_STEP = 64
+"""Vocabularies are padded to multiples of it."""
 _VISION_WIDTHS = {"paligemma": "projection_dim", "qwen2_vl": "hidden_size"}
 """The field of the vision part's configuration with the width of its vectors, where it is not
 `out_hidden_size`."""
@@ -176,17 +181,37 @@ def _fill(holder: Any, name: str, value: Any) -> None:
         setattr(holder, name, value)
 
 
-def fit_vision(config: Any) -> tuple[str, ...]:
-    """Make image vectors as wide as the text's, which transformers' defaults do not always do;
+def fit_parts(config: Any) -> tuple[str, ...]:
+    """Make the parts of an image-and-text model fit, which transformers' defaults do not always do;
     what was assumed."""
-    vision, text = getattr(config, "vision_config", None), _text(config)
+    text = _text(config)
+    return () if text is config else (*_fit_vision(config, text), *_fit_vocabulary(config, text))
+
+
+def _fit_vision(config: Any, text: Any) -> tuple[str, ...]:
+    """Make image vectors as wide as the text's."""
+    vision = getattr(config, "vision_config", None)
     field = _VISION_WIDTHS.get(config.model_type, "out_hidden_size")
     given, wanted = getattr(vision, field, None), getattr(text, "hidden_size", None)
-    if text is config or None in (given, wanted) or given == wanted:
+    if None in (given, wanted) or given == wanted:
         return ()
     setattr(vision, field, wanted)
     return (
         f"{field} of the vision part is {wanted}, the width of the text; its default does not fit",
+    )
+
+
+def _fit_vocabulary(config: Any, text: Any) -> tuple[str, ...]:
+    """Make room for the placeholder tokens."""
+    size = getattr(text, "vocab_size", None)
+    tokens = [getattr(config, name, None) for name in IMAGE_TOKENS]
+    last = max((token for token in tokens if isinstance(token, int)), default=0)
+    if size is None or last < size:
+        return ()
+    text.vocab_size = -(-(last + 1) // _VOCABULARY_STEP) * _VOCABULARY_STEP
+    return (
+        f"vocab_size of the text is {text.vocab_size}: the default has no room for the token of "
+        f"images, {last}",
     )
 
 

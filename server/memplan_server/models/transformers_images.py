@@ -15,15 +15,17 @@ from torch import nn
 
 from memplan.types import DataType, InputTensor, TrainingJob
 from memplan_server.errors import InvalidJob, Violation
-from memplan_server.models import transformers_config, transformers_image_inputs
+from memplan_server.models import (
+    transformers_config,
+    transformers_defaults,
+    transformers_image_inputs,
+)
 from memplan_server.models.built import Stated
 from memplan_server.models.images import float_type, spoken_shape
 from memplan_server.models.transformers_values import ordinary_tokens
 
 __all__ = ["TYPES", "Images", "describe", "text_row"]
 
-_TOKENS = ("image_token_id", "image_token_index", "im_end_token_id")
-"""Fields with the token that stands for a part of an image."""
 TYPES = ("token_type_ids", "mm_token_type_ids")
 """Inputs that are 1 where an image's token is, else 0."""
 _SAID = "each image stands in the text as a run of placeholder tokens"
@@ -98,7 +100,7 @@ def _untyped(given: InputTensor) -> bool:
 def _image_token(config: Any) -> int:
     null = []
     for each in transformers_config.configurations(config):
-        for name in _TOKENS:
+        for name in transformers_defaults.IMAGE_TOKENS:
             found = getattr(each, name, ...)
             if isinstance(found, int):
                 return found

@@ -79,7 +79,7 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     task = _task(model, name, config, architecture)
     whole = transformers_file.is_whole(model.config)
     if not whole:
-        assumptions += transformers_defaults.fit_vision(config)
+        assumptions += transformers_defaults.fit_parts(config)
     assumptions += _settle(config, task, {} if whole else model.config)
     config.architectures = [architecture] if architecture else []  # which of a task's classes
     implementations = _implementations(model.config)

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from building import named, violation
+from torch import nn
 
 from memplan.types import Assumptions, InputTensor, TrainingJob
 from memplan_server.errors import InvalidJob
 from memplan_server.jobs import normalize
-from memplan_server.models import BuiltModel, build, libraries, transformers_config
+from memplan_server.models import BuiltModel, build, construction, libraries, transformers_config
 from memplan_server.simulate import device, trace
+from memplan_server.training import stated
 
 TEXT = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
 TEXT |= {"num_attention_heads": 4, "num_key_value_heads": 4}
@@ -151,10 +153,53 @@ def test_a_placeholder_token_that_is_null_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["aya_vision", "idefics3", "smolvlm"])
 def test_default_parts_fit(name: str) -> None:
-    text = {"text_config": {"num_hidden_layers": 1}}
-    built = build(named(f"transformers/{name}", config=text))
+    one = {"num_hidden_layers": 1}
+    config = {"text_config": one, "vision_config": one}
+    built = build(named(f"transformers/{name}", config=config))
     assert placeholders(built) > 0
     assert any("vision_config is that of published models" in said for said in built.assumptions)
+
+
+TILED = {"image_grid_pinpoints": [[56, 112], [112, 56]]}
+TILED |= {"text_config": TEXT, "vision_config": VISION | {"image_size": 56}}
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "shape"),
+    [
+        ("llava_next", TILED, (3, 56, 112)),
+        ("lfm2_vl", SMALL, (3, 64, 96)),
+        ("mistral3", SMALL, (3, 56, 112)),
+    ],
+)
+def test_inputs_are_what_the_model_takes_with_data(
+    name: str, config: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    """The library counts placeholder tokens and vectors, and looks the tokens up."""
+    inputs = (
+        InputTensor(name="pixel_values", shape=shape),
+        InputTensor(name="input_ids", shape=(64,)),
+    )
+    with construction.made_on("cpu"):
+        built = build(named(f"transformers/{name}", *inputs, config=config))
+    for parameter in built.module.parameters():
+        nn.init.normal_(parameter.data, std=0.02)
+    batch = {spec.name: of_batch(built, spec) for spec in (*built.inputs, *built.labels)}
+    loss = built.module(**batch, **built.options).loss.detach()
+    assert 0 < float(loss) < 20
+
+
+def of_batch(built: BuiltModel, spec: InputTensor) -> torch.Tensor:
+    values = stated.batch_of(built, spec, 2)
+    return torch.randn(stated.shape_of(built, spec, 2)) if values is None else values
+
+
+def test_vocabularies_have_room_for_placeholder_tokens() -> None:
+    built = build(small("llava_next"))
+    config: Any = built.module.config
+    assert config.image_token_id == 32_000
+    assert config.text_config.vocab_size == 32_064  # as published
+    assert any("vocab_size of the text is 32064" in said for said in built.assumptions)
 
 
 def test_images_described_otherwise_are_left_out() -> None:
