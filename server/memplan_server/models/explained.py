@@ -42,7 +42,10 @@ def explain(error: BaseException, remedy: str = "") -> str:
     code, library = place.tb_frame.f_code, _library(place.tb_frame)
     said += f" ({code.co_qualname} of {library}, {Path(code.co_filename).name}, "
     said += f"line {place.tb_lineno})."
-    fields = sorted(set(_missing(error) or _null_fields(error)))
+    missing = _missing(error)
+    if missing:
+        return f"{said} The configuration has no {missing}: give a whole one, with it, in config."
+    fields = sorted(set(_null_fields(error)))
     if not fields:
         return f"{said} {remedy}".rstrip()
     are = "is null there: give it" if len(fields) == 1 else "are null there: give them"
@@ -108,11 +111,11 @@ def _spoken(error: BaseException, config: Any, name: str) -> str:
     return name
 
 
-def _missing(error: BaseException) -> list[str]:
+def _missing(error: BaseException) -> str:
     """The field that a configuration does not have, where that is the error."""
     if isinstance(error, AttributeError) and _is_configuration(error.obj):
-        return [_spoken(error, error.obj, str(error.name))]
-    return []
+        return _spoken(error, error.obj, str(error.name))
+    return ""
 
 
 def _null_fields(error: BaseException) -> list[str]:

@@ -74,12 +74,16 @@ LEFT_OPEN: Mapping[str, Mapping[str, Any]] = {
         "text_config.num_experts_per_tok": 6,
     },
     "deepseek_v2": {"num_experts_per_tok": 6},
+    "dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6},
     "glm46v": _HALF_ROTATED,
     "glm4v": _HALF_ROTATED,
     "glm4v_moe": _HEADS_OF_128,
     "glmga": _HALF_ROTATED,
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128},
     "hunyuan_vl": _HEADS_OF_128,
     "lfm2_moe": {"layer_types": _mostly_convolutions},
+    "nemotron": {"num_key_value_heads": 8},
     "qwen3_omni_moe_thinker": _HEADS_OF_128,
     "step3p7": {"text_config.sliding_window": 512},
     "xmod": {"default_language": "en_XX"},
@@ -232,8 +236,9 @@ def main_shape(module: nn.Module, name: str, task: str, room: int = 0) -> tuple[
         side = int(getattr(config.vision_config, "patch_size", 16))
         return (_PATCHES, 2 + 3 * side**2)
     if name == "input_values":
+        steps = getattr(config, "max_length", None)
         bins = getattr(config, "num_mel_bins", None)
-        return (_AUDIO_SAMPLES,) if bins is None else (int(config.max_length), int(bins))
+        return (_AUDIO_SAMPLES,) if bins is None or steps is None else (int(steps), int(bins))
     return (_sequence(module, room),)
 
 

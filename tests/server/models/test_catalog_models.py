@@ -247,6 +247,10 @@ def test_masking_by_chance_is_left_out_and_said() -> None:
     assert found.field == f"{CONFIG}.apply_spec_augment"
 
 
+def test_sounds_are_waves_where_nothing_says_how_long_a_spectrogram_is() -> None:
+    assert build(named("transformers/speecht5")).inputs[0].shape == (160_000,)
+
+
 def test_spectrograms_have_the_bins_of_the_encoder() -> None:
     assert build(named("transformers/canary")).inputs[0].shape == (1000, 128)
     stacked = build(named("transformers/granite_speech5_ctc"))
@@ -309,8 +313,11 @@ TWO = {"num_hidden_layers": 2}
         ("dbrx", {"n_layers": 2}, "attn_config.rope_theta is 500000.0"),
         ("deepseek_ocr2", {"text_config": TWO}, "text_config.mlp_layer_types is that of"),
         ("deepseek_v2", {"num_hidden_layers": 2}, "num_experts_per_tok is 6"),
+        ("dots1", {"num_hidden_layers": 2}, "n_routed_experts is 128"),
         ("glm4v", {"text_config": TWO}, "text_config.rope_parameters.partial_rotary_factor is 0.5"),
+        ("hunyuan_v1_dense", {"num_hidden_layers": 2}, "head_dim is 128"),
         ("lfm2_moe", {"num_hidden_layers": 4}, "layer_types is that of published models"),
+        ("nemotron", {"num_hidden_layers": 2}, "num_key_value_heads is 8"),
         ("xmod", {"num_hidden_layers": 2}, "default_language is en_XX"),
     ],
 )

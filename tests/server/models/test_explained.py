@@ -120,7 +120,8 @@ def test_values_are_followed_back_to_fields(layer: Any, method: str, field: str)
 
 
 def test_fields_that_a_configuration_does_not_have_are_named(layer: Any) -> None:
-    assert "text_config.depth is null there" in explain(layer.within(layer.has_not))
+    said = explain(layer.within(layer.has_not))
+    assert "The configuration has no text_config.depth: give a whole one" in said
 
 
 def test_other_errors_come_with_their_place_and_a_remedy(layer: Any) -> None:
