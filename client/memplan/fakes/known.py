@@ -65,6 +65,7 @@ _MADE_ANEW = {
     *_RANGES,
     *_CHANCE,
     *_SORTS,
+    _ATEN.empty.memory_format,
     _ATEN.randperm.default,
     *routing.CHOICES,
 }
@@ -175,6 +176,8 @@ def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Kno
         fill = _FILLED[func]
         value = args[-1] if fill is _FULL else fill
         return Known(functools.partial(_filled, out.shape, value, out.dtype))
+    if func is _ATEN.empty.memory_format:
+        return _to_be_filled(out)
     if func in _RANGES:
         return Known(functools.partial(_execute, func, args, kwargs))
     if func in _CHANCE and out.numel() == 1:
@@ -194,6 +197,13 @@ def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Kno
     if func in routing.CHOICES:
         return Known(*routing.CHOICES[func](*args, **kwargs))
     return None
+
+
+def _to_be_filled(out: FakeTensor) -> Known | None:
+    """Offsets and counts are filled in on the host, one after another."""
+    if out.device.type != "cpu" or out.dtype.is_floating_point:
+        return None
+    return Known(functools.partial(_filled, out.shape, 0, out.dtype))
 
 
 def _follow_write(
@@ -220,6 +230,8 @@ def _write_whole(func: Any, args: Any, kwargs: Any, target: FakeTensor, others: 
     """Note what a tensor holds now, by itself. False where that is not known."""
     anew = func in _OVERWRITING
     sources = others if anew else [target, *others]
+    if _UNCERTAIN in func.tags:
+        return False
     if not sources and func is _ATEN.fill_.Scalar:
         _note(target, Known(functools.partial(_filled, target.shape, args[1], target.dtype)))
         return True
@@ -237,7 +249,11 @@ def _write_part(func: Any, args: Any, kwargs: Any, view: FakeTensor, others: lis
     """Note what the base of a view and the view hold now. False where that is not known."""
     base: Any = view._base
     sources = [base, *others]
-    if not base.is_contiguous() or not all(known_of(t) is not None for t in sources):
+    if (
+        _UNCERTAIN in func.tags
+        or not base.is_contiguous()
+        or not all(known_of(t) is not None for t in sources)
+    ):
         return False
     place = tuple(view.shape), view.stride(), int(view.storage_offset())
     held = (_held(base), *_held(args)[1:])

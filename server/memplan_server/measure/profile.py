@@ -23,7 +23,7 @@ from memplan_server.measure.measurement import OutOfMemory
 from memplan_server.measure.profiled import Profiled
 from memplan_server.measure.request import Progress, Report, Request
 from memplan_server.measure.run import Outcome, run
-from memplan_server.models.construction import first_line
+from memplan_server.models.explained import first_line
 from memplan_server.timeline import Phase
 
 __all__ = ["ON_THE_CPU", "largest_affordable", "profile"]

@@ -24,7 +24,7 @@ from memplan_server.measure.host import HostMeter
 from memplan_server.measure.measurement import Measurement, OutOfMemory, StepSeconds
 from memplan_server.measure.request import Progress, Report, Request
 from memplan_server.measure.watch import Seen, Watch
-from memplan_server.models.construction import first_line
+from memplan_server.models.explained import first_line
 from memplan_server.timeline import Phase
 from memplan_server.training import Loop, Observer, Unobserved
 

@@ -12,7 +12,6 @@ Whatever a constructor raises is about the request's options.
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -24,13 +23,16 @@ from torch import nn
 from torch.nn.modules import module as hooks
 
 from memplan_server.errors import InvalidJob, MemplanError, Violation
+from memplan_server.models.explained import explain
 
-__all__ = ["MOST_ELEMENTS", "MOST_MODULES", "construction", "first_line", "made_on"]
+__all__ = ["MOST_ELEMENTS", "MOST_MODULES", "construction", "made_on"]
 
 MOST_ELEMENTS = 2**44
 """Elements of all parameters of a model: sixteen times the largest model known."""
 MOST_MODULES = 200_000
 """Modules of a model. The deepest in the catalogs have some 20,000."""
+
+_NO_DEFAULT = "Its default configuration does not work: give one that does in config."
 
 _device: ContextVar[str] = ContextVar("device", default="meta")
 _INITIALISERS = tuple(
@@ -62,7 +64,8 @@ def construction(field: str) -> Iterator[None]:
     except (MemplanError, MemoryError):
         raise
     except Exception as error:
-        said = f"The model cannot be built so: {first_line(error)}"
+        remedy = _NO_DEFAULT if field.endswith(".name") else ""
+        said = f"The model cannot be built so: {explain(error, remedy)}"
         raise InvalidJob(Violation(field, said)) from error
 
 
@@ -77,19 +80,6 @@ def made_on(device: str) -> Iterator[None]:
         yield
     finally:
         _device.reset(token)
-
-
-def first_line(error: BaseException) -> str:
-    """First line of what an error says, and the next where it ends in a colon: at most 300
-    characters, without this machine's paths."""
-    text = str(error).strip() or type(error).__name__
-    if isinstance(error, KeyError):
-        text = f"there is no {text}"
-    first, *more = filter(None, map(str.strip, text.splitlines()))
-    if first.endswith(":") and more:  # it announces what is wrong, and the next line says it
-        first = f"{first} {more[0]}"
-    line = re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+[\w.+-]*", "...", first)
-    return line if len(line) <= 300 else f"{line[:297]}..."
 
 
 def _as_it_is(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

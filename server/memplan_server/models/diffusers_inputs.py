@@ -170,7 +170,10 @@ def resolve(
     for each in assumed:
         if 0 in each.shape:
             shape = spoken_shape([size or 64 for size in each.shape])
-            said = f"The configuration has no sample_size: give the input, such as {shape}."
+            said = (
+                f"The configuration has no sample_size: give the input, such as {shape} "
+                f"(--input {shape}), or sample_size in config."
+            )
             raise InvalidJob(Violation("job.inputs", said))
     sizes = " and ".join(f"{w.name} of {spoken_shape(w.shape)}" for w in assumed)
     inputs = tuple(_typed(job, w, given.get(w.name)) for w in wanted)

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import (
 
 from memplan.types import GraphContext, GraphInput
 from memplan_server.errors import InvalidJob, MemplanError, Violation
-from memplan_server.models.construction import first_line
+from memplan_server.models.explained import first_line
 from memplan_server.models.graph_arguments import Bound, torch_dtype
 from memplan_server.models.graph_sizes import batch_size_of
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import libraries, options
-from memplan_server.models.construction import first_line
+from memplan_server.models.explained import first_line
 
 __all__ = ["IMPLEMENTATIONS", "configurations", "fields", "make"]
 
@@ -46,6 +46,9 @@ _NO_OPTIONS = frozenset(
 )
 """Fields that name weights, files or code, or that the training job says elsewhere."""
 
+
+_WRITTEN_BESIDES = ("model_type", "transformers_version")
+"""What a configuration written out has besides what it is made from."""
 
 _NOT_FIELDS = {"num_labels": int, "output_attentions": bool}
 """Options that every configuration takes besides its fields."""
@@ -79,8 +82,17 @@ def fields(config: Any) -> frozenset[str]:
     return frozenset(names | set(config.attribute_map))
 
 
-def _overridden(default: Any, overrides: Mapping[str, Any], field: str, model: str) -> Any:
-    """`default` with `overrides`, made anew so that what follows from them is computed again."""
+def _overridden(
+    default: Any,
+    overrides: Mapping[str, Any],
+    field: str,
+    model: str,
+    base: Mapping[str, Any] | None = None,
+) -> Any:
+    """`default` with `overrides`, made anew so that what follows from them is computed again.
+
+    base: the values in which `default` is not the default of its class.
+    """
     nested = {
         name: getattr(default, name)
         for name, value in overrides.items()
@@ -90,8 +102,10 @@ def _overridden(default: Any, overrides: Mapping[str, Any], field: str, model: s
     given = options.checked(plain, _allowed(default), field, model)
     for name, config in nested.items():
         given[name] = _nested(config, overrides[name], f"{field}.{name}", model)
+    replaced = {default.attribute_map.get(name, name) for name in given}
+    kept = {name: value for name, value in (base or {}).items() if name not in replaced}
     try:
-        return type(default)(**given)
+        return type(default)(**kept, **given)
     except Exception as error:
         said = f"{model} cannot be configured so: {first_line(error)}"
         raise InvalidJob(Violation(field, said)) from error
@@ -100,10 +114,25 @@ def _overridden(default: Any, overrides: Mapping[str, Any], field: str, model: s
 def _nested(config: Any, overrides: Mapping[str, Any], field: str, model: str) -> Any:
     if config is None:
         raise InvalidJob(Violation(field, f"{model} has no default for it to override."))
-    checked = _overridden(config, overrides, field, model)
-    values = {**config.to_diff_dict(), **checked.to_diff_dict()}
-    values.pop("model_type", None)
-    return type(config)(**values)
+    return _overridden(config, overrides, field, model, _own_values(config))
+
+
+def _own_values(config: Any) -> dict[str, Any]:
+    """The fields of a nested configuration in which it is not the default of its class, without
+    those that follow from the others."""
+    derived = {field.name for field in dataclasses.fields(config) if field.default is None}
+    own = {name: value for name, value in _changed(config, {}).items() if name not in derived}
+    return own | _changed(config, own)
+
+
+def _changed(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is otherwise in `config` than in a configuration of its class with these values."""
+    made = type(config)(**values).to_dict()
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in _WRITTEN_BESIDES and (name not in made or made[name] != value)
+    }
 
 
 def _allowed(default: Any) -> dict[str, Any]:

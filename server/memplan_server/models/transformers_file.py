@@ -17,7 +17,7 @@ from typing import Any
 
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models import libraries, options, transformers_config
-from memplan_server.models.construction import first_line
+from memplan_server.models.explained import first_line
 from memplan_server.models.transformers_config import configurations
 
 __all__ = ["ConfigFile", "is_whole", "read"]

@@ -55,7 +55,8 @@ def resolve(job: TrainingJob, module: nn.Module, task: Task, model: str) -> Fed:
     main = str(getattr(module, "main_input_name", parameters[0]))
     main = main if main in parameters else parameters[0]
     given = _named(job, parameters, main, model)
-    images = _images(job, module, parameters, given) if task.name == _WITH_IMAGES else None
+    beside_text = task.name == _WITH_IMAGES and "input_ids" in parameters
+    images = _images(job, module, parameters, given) if beside_text else None
     given, assumptions = _with_main(module, task, given, main, model, images)
     try:
         given = transformers_values.with_padding(job, given, parameters, main)
@@ -73,7 +74,7 @@ def resolve(job: TrainingJob, module: nn.Module, task: Task, model: str) -> Fed:
         }
         inputs |= {t.name: t for t in images.inputs}
         inputs |= {n: t for n, t in typed.items() if n in parameters}
-        stated |= images.stated | of_text
+        stated |= {**images.stated, **of_text}
         assumptions += (images.assumption,)
     return Fed(
         inputs=tuple(inputs.values()),
@@ -94,12 +95,7 @@ def _images(
     job: TrainingJob, module: nn.Module, parameters: list[str], given: dict[str, InputTensor]
 ) -> Images:
     """The images of each sample, taken out of what is given."""
-    shape = transformers_defaults.image_shape(module.config)
-    if transformers_images.GRID in parameters:
-        shape = transformers_images.default_size(module.config)
-    return transformers_images.describe(
-        job, module, parameters, given.pop("pixel_values", None), shape
-    )
+    return transformers_images.describe(job, module, parameters, given.pop("pixel_values", None))
 
 
 def _with_main(

@@ -5,7 +5,7 @@ The loss is the one that the head computes when it is given labels; with another
 the labels are left out and the loss is computed from the logits.
 
 Known limitations: object detection is left out (targets are lists of boxes), and so are models that
-want more than pixels to describe an image.
+want more to describe an image than `transformers_images` knows.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     task = _task(model, name, config, architecture)
     whole = transformers_file.is_whole(model.config)
     if not whole:
-        assumptions += transformers_defaults.fit_vision(config)
+        assumptions += transformers_defaults.fit_parts(config)
     assumptions += _settle(config, task, {} if whole else model.config)
     config.architectures = [architecture] if architecture else []  # which of a task's classes
     implementations = _implementations(model.config)
@@ -104,7 +104,8 @@ def _configured(model: CatalogModel, name: str) -> tuple[Any, str, tuple[str, ..
     """The configuration, the class it was saved with where it is known, and assumptions."""
     at = f"{FIELD}.config"
     if not transformers_file.is_whole(model.config):
-        return transformers_config.make(name, model.config, at, model.name), "", ()
+        overrides, said = transformers_defaults.fitting(name, model.config, model.name)
+        return transformers_config.make(name, overrides, at, model.name), "", said
     file = transformers_file.read(model.config, name, at, model.name)
     return file.config, file.architecture, file.assumptions
 

@@ -19,7 +19,7 @@ from memplan_server.models import libraries
 
 __all__ = ["TASKS", "LabelContext", "Task", "default_task", "task_of_class", "tasks_of"]
 
-_CTC_TARGET_LENGTH = 128
+_TARGET_LENGTH = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +72,9 @@ def _one_class(context: LabelContext) -> tuple[InputTensor, ...]:
 
 
 def _each_token(context: LabelContext) -> tuple[InputTensor, ...]:
-    return (_indices("labels", context.shape[:1]),)
+    """A label for each token; as many as a text beside another input may have."""
+    is_text = len(context.shape) == 1
+    return (_indices("labels", context.shape if is_text else (_TARGET_LENGTH,)),)
 
 
 def _span(context: LabelContext) -> tuple[InputTensor, ...]:
@@ -80,7 +82,7 @@ def _span(context: LabelContext) -> tuple[InputTensor, ...]:
 
 
 def _transcript(context: LabelContext) -> tuple[InputTensor, ...]:
-    return (_indices("labels", (_CTC_TARGET_LENGTH,)),)
+    return (_indices("labels", (_TARGET_LENGTH,)),)
 
 
 def _each_pixel(context: LabelContext) -> tuple[InputTensor, ...]:

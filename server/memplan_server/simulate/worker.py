@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import importlib.metadata
-import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from torch._subclasses.fake_tensor import (
 from memplan.types import TrainingJob
 from memplan_server import models
 from memplan_server.errors import InvalidJob, LimitExceeded, MemplanError, Violation
+from memplan_server.models.explained import explain
 from memplan_server.simulate import device
 from memplan_server.simulate import trace as tracing
 from memplan_server.simulate.repetition import with_third_step
@@ -103,14 +103,7 @@ def _errors_of_the_model(field: str, what: str) -> Iterator[None]:
         )
         raise InvalidJob(Violation(field, f"{what}: {reason}.")) from None
     except Exception as error:
-        raise InvalidJob(Violation(field, f"{what}: {_first_line(error)}")) from error
-
-
-def _first_line(error: Exception) -> str:
-    """The error's first line, without paths of this machine."""
-    text = str(error).strip() or type(error).__name__
-    line = re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+[\w.+-]*", "...", text.splitlines()[0])
-    return line[:500]
+        raise InvalidJob(Violation(field, f"{what}: {explain(error)}")) from error
 
 
 def _library_versions(job: TrainingJob) -> dict[str, str]:

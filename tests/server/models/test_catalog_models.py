@@ -247,8 +247,14 @@ def test_masking_by_chance_is_left_out_and_said() -> None:
     assert found.field == f"{CONFIG}.apply_spec_augment"
 
 
+def test_sounds_are_waves_where_nothing_says_how_long_a_spectrogram_is() -> None:
+    assert build(named("transformers/speecht5")).inputs[0].shape == (160_000,)
+
+
 def test_spectrograms_have_the_bins_of_the_encoder() -> None:
     assert build(named("transformers/canary")).inputs[0].shape == (1000, 128)
+    stacked = build(named("transformers/granite_speech5_ctc"))
+    assert stacked.inputs[0].shape == (1000, 320)
 
 
 def test_another_loss_leaves_the_labels_out() -> None:
@@ -298,11 +304,20 @@ def test_images_come_in_the_type_of_the_weights() -> None:
     assert built.inputs[0].dtype is DataType.FLOAT16
 
 
+TWO = {"num_hidden_layers": 2}
+
+
 @pytest.mark.parametrize(
     ("name", "config", "said"),
     [
+        ("dbrx", {"n_layers": 2}, "attn_config.rope_theta is 500000.0"),
+        ("deepseek_ocr2", {"text_config": TWO}, "text_config.mlp_layer_types is that of"),
         ("deepseek_v2", {"num_hidden_layers": 2}, "num_experts_per_tok is 6"),
-        ("lfm2_moe", {"num_hidden_layers": 4}, "layer_types is that of published models"),
+        ("dots1", {"num_hidden_layers": 2}, "n_routed_experts is 128"),
+        ("glm4v", {"text_config": TWO}, "text_config.rope_parameters.partial_rotary_factor is 0.5"),
+        ("hunyuan_v1_dense", {"num_hidden_layers": 2}, "head_dim is 128"),
+        ("lfm2_moe", {"num_hidden_layers": 4}, "layer_types is as in models of the kind"),
+        ("nemotron", {"num_hidden_layers": 2}, "num_key_value_heads is 8"),
         ("xmod", {"num_hidden_layers": 2}, "default_language is en_XX"),
     ],
 )
@@ -322,33 +337,6 @@ def test_what_is_given_is_not_filled_in() -> None:
     config = {"num_hidden_layers": 2, "num_experts_per_tok": 2}
     built = build(named("transformers/deepseek_v2", config=config))
     assert not any("num_experts_per_tok" in said for said in built.assumptions)
-
-
-TEXT = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
-TEXT |= {"num_attention_heads": 4, "num_key_value_heads": 4}
-
-
-def test_images_of_each_sample_apart() -> None:
-    vision = {"image_size": 64, "patch_size": 16, "hidden_size": 64, "num_hidden_layers": 1}
-    config = {"text_config": TEXT, "vision_config": vision | {"num_attention_heads": 4}}
-    built = build(named("transformers/smolvlm", config=config))
-    (pixels,) = [tensor for tensor in built.inputs if tensor.name == "pixel_values"]
-    assert pixels.shape == (1, 3, 64, 64)  # of each sample: five dimensions in all
-    assert not built.flattened
-
-
-def test_vision_parts_are_as_wide_as_the_text() -> None:
-    vision = {"depth": 1, "hidden_size": 64, "num_heads": 4, "deepstack_visual_indexes": []}
-    config = {"text_config": TEXT | {"head_dim": 16}, "vision_config": vision}
-    built = build(named("transformers/qwen3_vl", config=config))
-    assert any("out_hidden_size of the vision part is 64" in said for said in built.assumptions)
-
-
-def test_images_described_by_more_than_pixels_are_left_out() -> None:
-    config = {"text_config": {"num_hidden_layers": 1}, "vision_config": {"num_hidden_layers": 1}}
-    refused = violation(named("transformers/llava_next", config=config))
-    assert "image_sizes" in refused.description
-    assert "Capture the module" in refused.description
 
 
 def test_timms_attention_can_be_written_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -71,7 +72,13 @@ def test_an_earlier_name_of_a_class() -> None:
         (UNET, {**SMALL, "block_out_channels": [2**40] * 2}, (), "config", "2^44 parameters"),
         (UNET, {**SMALL, "down_block_types": ["Odd"]}, (), "config", "cannot be built so"),
         (UNET, {"addition_embed_type": "image"}, (), "config.addition_embed_type", "Capture"),
-        (UNET, {**SMALL, "sample_size": None}, (), "job.inputs", "such as 4x64x64"),
+        (
+            UNET,
+            {**SMALL, "sample_size": None},
+            (),
+            "job.inputs",
+            "such as 4x64x64 (--input 4x64x64)",
+        ),
         (UNET, {"_class_name": "UNet2DModel"}, (), "config._class_name", "must agree"),
         (UNET, {"quantization_config": {"a": 1}}, (), "config.quantization_config", "Quantised"),
         (UNET, SMALL, ((3, 16, 16),), "job.inputs[0].shape", "must be like 4x16x16"),
@@ -90,6 +97,15 @@ def test_what_is_refused(
     found = violation(named(name, *given, config=config))
     assert field in found.field
     assert said in found.description
+
+
+@pytest.mark.parametrize("name", [UNET, "diffusers/UNet2DModel"])
+def test_the_example_in_the_message_works(name: str) -> None:
+    said = violation(named(name)).description
+    example = re.search(r"--input ([0-9x]+)", said)
+    assert example is not None
+    shape = tuple(map(int, example[1].split("x")))
+    assert build(named(name, InputTensor(shape=shape))).inputs[0].shape == shape
 
 
 def test_other_names_do_not_exist() -> None:

@@ -156,6 +156,13 @@ def written_through_a_view(where: torch.device) -> torch.Tensor:
     return made
 
 
+def filled_in_on_the_host(where: torch.device) -> torch.Tensor:
+    offsets = torch.empty(3, dtype=torch.int64, device="cpu")
+    offsets[0] = 0
+    offsets[1:] = torch.arange(1, 3, device=where).cumsum(0)
+    return offsets
+
+
 CONSTANT = torch.tensor([3, 1, 2])
 
 
@@ -171,6 +178,7 @@ def rank_of_something_unknown(where: torch.device) -> torch.Tensor:
     ("make", "value"),
     [
         (written_through_a_view, [0, 9, 9, 6]),
+        (filled_in_on_the_host, [0, 1, 3]),
         (moved_from_the_host, [4, 2, 3]),
         (lambda where: torch.randperm(3, device=where), [0, 1, 2]),
         (rank_of_something_unknown, [[True, True, False]]),
@@ -197,7 +205,17 @@ def constant_written_to(where: torch.device) -> torch.Tensor:
     return made
 
 
-@pytest.mark.parametrize("make", [unknown_in_part, constant_written_to])
+def drawn_by_chance(where: torch.device) -> torch.Tensor:
+    return torch.empty(3, dtype=torch.int64, device="cpu").random_(0, 9)
+
+
+def not_written_yet(where: torch.device) -> torch.Tensor:
+    return torch.empty(3, dtype=torch.int64, device=where)
+
+
+@pytest.mark.parametrize(
+    "make", [unknown_in_part, constant_written_to, drawn_by_chance, not_written_yet]
+)
 def test_what_is_not_known_is_not_taken_for_known(
     make: Callable[[torch.device], torch.Tensor],
 ) -> None:
