@@ -91,7 +91,7 @@ class GpuCatalog:
         """Up to three names that contain it, or else are like it; whole GPUs first."""
         key = _key(name)
         keys = [k for k in self._by_key if key and key in k]
-        keys += difflib.get_close_matches(key, self._by_key, n=6)
+        keys += difflib.get_close_matches(key, self._by_key, n=6, cutoff=0.5)  # t5: t4
         near = sorted((self._by_key[k] for k in keys), key=lambda g: bool(g.mig_parent))
         return tuple(dict.fromkeys(gpu_type.name for gpu_type in near))[:3]
 

@@ -97,6 +97,7 @@ def test_node_labels_are_listed_as_aliases(gpu_type: GpuType) -> None:
         ("nvidia-a100", "nvidia-a100-40gb"),
         ("nvidia-rtx-3900", "nvidia-rtx-3090"),
         ("nvidia-a100-40g", "nvidia-a100-40gb"),
+        ("nvidia-t5", "nvidia-t4"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name: str, near: str) -> None:
