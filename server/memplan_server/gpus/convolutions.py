@@ -2,12 +2,12 @@
 
 With tensor cores cuDNN computes on channels-last operands. Backward of contiguous tensors converts
 its operands into a workspace first and writes its result as it is asked for; forward has kernels
-that read contiguous tensors. A product of matrices, which a 1x1 convolution is, reads one of its
-operands either way. Nothing is converted where the tensors are channels-last already.
+that read contiguous tensors. Products of matrices, which 1x1 convolutions are, read their operands
+as they lie. Nothing is converted where the tensors are channels-last already.
 
 Found by comparing 430 public measurements of convolutional networks (A100, float32, computed in
-TF32) with and without workspaces for each kind of call; it then explained ResNet-152 in bfloat16 on
-an H100 as well.
+TF32) with and without workspaces for each kind of call; cuDNN 9 may choose otherwise
+(docs/convolutions.md).
 
 Known limitations: for some shapes cuDNN prefers an algorithm that takes gigabytes (grouped and
 large 3x3 convolutions at small batch sizes, mostly); its heuristics are not public and are not
@@ -39,17 +39,15 @@ def tensor_core_dtypes(compute_capability: tuple[int, int]) -> frozenset[str]:
 
 def workspace(convolution: Convolution, tensor_cores: Collection[str]) -> tuple[int, int]:
     """Bytes for each sample and bytes whatever the number of samples."""
-    if convolution.channels_last or convolution.dtype not in tensor_cores:
+    contiguous = not convolution.channels_last and convolution.dtype in tensor_cores
+    if not contiguous or _is_product(convolution):
         return 0, 0
     image = math.prod(convolution.image) * convolution.itemsize
     result = math.prod(convolution.result) * convolution.itemsize
     kernel = math.prod(convolution.kernel) * convolution.itemsize
-    product = _is_product(convolution)
-    if convolution.direction == "wgrad":
-        return (image if product else image + result), kernel
-    if convolution.direction == "dgrad" and not product:
-        return result, kernel
-    return 0, 0
+    return {"fprop": (0, 0), "dgrad": (result, kernel), "wgrad": (image + result, kernel)}[
+        convolution.direction
+    ]
 
 
 def _is_product(convolution: Convolution) -> bool:
