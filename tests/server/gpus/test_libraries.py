@@ -28,7 +28,10 @@ POINTWISE_KERNEL = 128 * 64 * 4
         (replace(CONVOLUTION, direction="fprop"), (0, 0)),
         (pointwise, (0, 0)),
         (replace(pointwise, direction="dgrad"), (0, 0)),
-        (replace(pointwise, stride=(2, 2), result=(128, 28, 28)), (IMAGE + RESULT, POINTWISE_KERNEL)),
+        (
+            replace(pointwise, stride=(2, 2), result=(128, 28, 28)),
+            (IMAGE + RESULT, POINTWISE_KERNEL),
+        ),
         (replace(CONVOLUTION, channels_last=True), (0, 0)),
         (replace(CONVOLUTION, dtype="float64", itemsize=8), (0, 0)),
     ],
