@@ -133,7 +133,8 @@ def _models(some: Sequence[Residual]) -> int:
 
 
 def _table(name: str, values: Sequence[float], everybodys: Sequence[float]) -> str:
-    quantiles = (f'"{c:.2f}" = {_margin(values, everybodys, c):.3f}' for c in CONFIDENCES)
+    margins = ((c, _margin(values, everybodys, c)) for c in CONFIDENCES)
+    quantiles = (f'"{c:.2f}" = {math.ceil(margin * 1000) / 1000:.3f}' for c, margin in margins)
     return f"{name} = {{ {', '.join(quantiles)} }}"
 
 

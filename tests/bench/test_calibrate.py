@@ -100,5 +100,9 @@ def test_the_document_is_what_the_bounds_read_and_small_families_lean_on_all_row
     residuals = Residuals.parse(text)
     margins = {name: by_confidence[0.99][0] for name, by_confidence in residuals.quantiles.items()}
     assert margins["convolution"] == pytest.approx(0.198)
+    # rounded up: a margin covers the row that it was taken from
+    odd = [replace(r, above=r.above + 0.0001) for r in many]
+    rounded = Residuals.parse(calibrate.document([*odd, *dense], left_out=0))
+    assert rounded.quantiles["convolution"][0.99][0] == 0.199
     assert margins["dense"] == pytest.approx(0.020, abs=0.001)
     assert margins["unfused_attention"] >= 0.19
