@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in nine minutes: the gpu tests, comparisons of six jobs, then the corpus.
+# All that needs a GPU, in nine minutes: comparisons of six jobs, workspaces of convolutions, the
+# corpus, and the gpu tests in what is left.
 #
 #     bench/corpus/device.sh OUT [SECONDS] [DEVICE]
 #
@@ -13,6 +14,7 @@
 set -uo pipefail
 limit=${2:-530}
 device=${3:-cuda}
+for_tests=$((limit / 4))
 python=${PYTHON:-python3}
 mkdir -p "${1:?where to write to}/corpus" "$1/convolutions"
 out=$(cd "$1" && pwd)
@@ -27,17 +29,6 @@ nvidia-smi --query-gpu=timestamp,memory.used --format=csv --loop=5 >"$out/used.c
 watching=$!
 disown # `wait` is for the comparisons
 trap 'kill "$watching" 2>/dev/null; rm -rf "$parts"' EXIT
-
-echo "gpu tests" | tee -a "$log"
-chosen=(tests/gpu)
-if ! "$python" -c 'import memplan_server.app' 2>>"$log"; then
-	echo "a package of the server is missing: the tests through one are left out" | tee -a "$log"
-	chosen=(tests/gpu/test_measured.py --confcutdir=tests/gpu)
-fi
-# Warnings are errors elsewhere; what a driver warns of must not end the tests here.
-timeout --signal=INT --kill-after=20 200 "$python" -m pytest "${chosen[@]}" -p no:cacheprovider \
-	-W default -vv -rA --durations=0 >"$out/tests.txt" 2>&1
-tail -n 1 "$out/tests.txt" | tee -a "$log"
 
 compare() { # the job's options
 	timeout 120 "$python" -m memplan_server compare "$@" --device "$device" --json \
@@ -90,4 +81,16 @@ fi
 
 echo "corpus, at $SECONDS s" | tee -a "$log"
 "$python" bench/corpus/measure.py --out "$out/corpus" --done bench/corpus --device "$device" \
-	--only "$only" --time-limit $((limit - SECONDS)) 2>&1 | tee -a "$log"
+	--only "$only" --time-limit $((limit - SECONDS - for_tests)) 2>&1 | tee -a "$log"
+
+echo "gpu tests, at $SECONDS s" | tee -a "$log"
+chosen=(tests/gpu)
+if ! "$python" -c 'import memplan_server.app' 2>>"$log"; then
+	echo "a package of the server is missing: the tests through one are left out" | tee -a "$log"
+	chosen=(tests/gpu/test_measured.py --confcutdir=tests/gpu)
+fi
+# Warnings are errors elsewhere; what a driver warns of must not end the tests here.
+left=$((limit > SECONDS + 10 ? limit - SECONDS : 10))
+timeout --signal=INT --kill-after=20 "$left" "$python" -m pytest "${chosen[@]}" \
+	-p no:cacheprovider -W default -vv -rA --durations=0 >"$out/tests.txt" 2>&1
+tail -n 1 "$out/tests.txt" | tee -a "$log"

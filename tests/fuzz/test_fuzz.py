@@ -68,8 +68,9 @@ ANSWERS = {
 ANY_MESSAGE, SPOILT, RANDOM = 80, 60, 80
 LIMIT_S = 15.0
 PATIENCE_S = 60.0
+# A library's file is named on purpose: "(AlexNet.forward of torchvision, alexnet.py, line 48)".
 LEAKS = re.compile(
-    r"Traceback|File \"|site-packages|\.py\b|/etc/passwd.*exist|object at 0x|"
+    r"Traceback|File \"|site-packages|(?<!, )\b\w+\.py\b|/etc/passwd.*exist|object at 0x|"
     + "|".join(re.escape(str(path)) for path in (sys.prefix, Path(__file__).parents[2]))
 )
 FUZZ = settings(

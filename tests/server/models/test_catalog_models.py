@@ -311,7 +311,7 @@ TWO = {"num_hidden_layers": 2}
     ("name", "config", "said"),
     [
         ("dbrx", {"n_layers": 2}, "attn_config.rope_theta is 500000.0"),
-        ("deepseek_ocr2", {"text_config": TWO}, "text_config.mlp_layer_types is that of"),
+        ("deepseek_ocr2", {"text_config": TWO}, "text_config.mlp_layer_types is as in"),
         ("deepseek_v2", {"num_hidden_layers": 2}, "num_experts_per_tok is 6"),
         ("dots1", {"num_hidden_layers": 2}, "n_routed_experts is 128"),
         ("glm4v", {"text_config": TWO}, "text_config.rope_parameters.partial_rotary_factor is 0.5"),
