@@ -116,9 +116,10 @@ What the bounds say of the same rows:
 {bounds}
 
 A row is spoiled when the other rows of its model on the GPU contradict it: memory is nearly a line
-in the batch size, and it lies more than 15 % off the line through them. Most were taken in the
-moment in which `cudnn.benchmark` tries algorithms in whatever memory is free, which makes no job
-fail. Models at fewer than three batch sizes cannot be judged and are left out there, too.
+in the batch size, and it lies more than 15 % off the line through them. Those far above it were
+most likely taken in the moment in which `cudnn.benchmark` tries algorithms in whatever memory is
+free, which makes no job fail. Models at fewer than three batch sizes cannot be judged and are left
+out there, too.
 
 ## Where the errors are
 

@@ -1,8 +1,8 @@
 """Rows that a table's own other rows contradict, told without asking the estimate.
 
 Memory is nearly a line in the batch size, so a row far off the line through its model's other rows
-is spoiled: most often the driver was asked while `cudnn.benchmark` tried algorithms in whatever
-was free, for a moment, which never fails a job.
+is spoiled. Those far above it most likely saw `cudnn.benchmark` try algorithms in whatever was
+free, for a moment, which never fails a job.
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.jobs import normalize
 from memplan_server.measure.measurement import Gpu, Measurement, OutOfMemory
 from memplan_server.planning import estimate_memory
-from memplan_server.simulate import worker
 from reporting import document, plots
 from reporting.answers import PEERS
 from reporting.goals import goals
@@ -91,7 +90,6 @@ class Run:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The command over two lines of the corpus and public tables of a few rows."""
     folder = tmp_path_factory.mktemp("accuracy")
-    worker.initialize()
     small, huge = perceptron(64), perceptron(1 << 20)
     expected = estimate_memory(Traced(), small, T4)
     failed = Line(

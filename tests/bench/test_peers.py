@@ -53,7 +53,6 @@ def test_the_textbook_counts_outputs_in_the_type_they_have() -> None:
 
 
 def test_the_textbooks_fixed_part_is_parameters_times_four() -> None:
-    worker.initialize()
     job = stack(*PERCEPTRON, optimizer=Optimizer(type=OptimizerType.ADAM))
     state = rules.model_state_bytes(Timeline.from_bytes(worker.trace(job, (8, 0))))
     steps = 4 * 4  # and the step count of each of the four tensors

@@ -20,7 +20,6 @@ from memplan_server.jobs import normalize
 from memplan_server.measure.compare import NoCudaDevice
 from memplan_server.measure.measurement import Gpu
 from memplan_server.planning import estimate_memory
-from memplan_server.simulate import worker
 from memplan_server.timeline import Convolution, Timeline
 from reporting.predictions import Traced
 from workspaces import command
@@ -54,7 +53,6 @@ def job() -> TrainingJob:
 
 @pytest.fixture(scope="module")
 def timeline(job: TrainingJob) -> Timeline:
-    worker.initialize()
     return Traced().get(job, A100)
 
 

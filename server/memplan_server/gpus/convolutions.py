@@ -45,9 +45,9 @@ def workspace(convolution: Convolution, tensor_cores: Collection[str]) -> tuple[
     image = math.prod(convolution.image) * convolution.itemsize
     result = math.prod(convolution.result) * convolution.itemsize
     kernel = math.prod(convolution.kernel) * convolution.itemsize
-    return {"fprop": (0, 0), "dgrad": (result, kernel), "wgrad": (image + result, kernel)}[
-        convolution.direction
-    ]
+    if convolution.direction == "wgrad":
+        return image + result, kernel
+    return (result, kernel) if convolution.direction == "dgrad" else (0, 0)
 
 
 def _is_product(convolution: Convolution) -> bool:

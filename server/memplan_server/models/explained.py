@@ -42,10 +42,12 @@ def explain(error: BaseException, remedy: str = "") -> str:
     code, library = place.tb_frame.f_code, _library(place.tb_frame)
     said += f" ({code.co_qualname} of {library}, {Path(code.co_filename).name}, "
     said += f"line {place.tb_lineno})."
-    missing = _missing(error)
+    try:
+        missing, fields = _missing(error), sorted(set(_null_fields(error)))
+    except Exception:  # what a library's objects do when asked must not hide the error itself
+        missing, fields = "", []
     if missing:
         return f"{said} The configuration has no {missing}: give a whole one, with it, in config."
-    fields = sorted(set(_null_fields(error)))
     if not fields:
         return f"{said} {remedy}".rstrip()
     are = "is null there: give it" if len(fields) == 1 else "are null there: give them"

@@ -180,19 +180,20 @@ class Probe:
         )
 
     def _largest_within(
-        self, margin: Margin, capacity_bytes: int, wanted_bytes: int, limit: int, multiple_of: int
+        self, within: Margin, capacity_bytes: int, wanted_bytes: int, limit: int, multiple_of: int
     ) -> int:
-        """Largest multiple up to `limit` that takes what is wanted, and whose upper bound fits."""
+        """Largest multiple up to `limit` that takes at most what is wanted and whose bound fits."""
 
         def is_safe(batch_size: int) -> bool:
             if self.device_used_bytes(batch_size) > wanted_bytes:
                 return False
-            return self._bounds(margin, batch_size).upper_bytes <= capacity_bytes
+            return self._bounds(within, batch_size).upper_bytes <= capacity_bytes
 
-        small = self._anchors()[0]
-        above = self._bounds(margin, small).upper_bytes / self.device_used_bytes(small)
-        used = min(wanted_bytes, int(capacity_bytes / above))
-        guess = self._reserved_guess(used - self.gpu_type.context_bytes)
+        context, anchor = self.gpu_type.context_bytes, self._anchors()[-1]
+        beyond = self._bounds(within, anchor).upper_bytes - context - within.slack_bytes
+        share = beyond / max(1, self.reserved_bytes(anchor))
+        safe = int((capacity_bytes - context - within.slack_bytes) / share)
+        guess = self._reserved_guess(min(wanted_bytes - context, safe))
         found = largest(
             lambda n: is_safe(n * multiple_of),
             self.reach(limit) // multiple_of,
@@ -205,10 +206,10 @@ class Probe:
         found = margin(self.timeline(batch_size), self.gpu_type, self.confidence, self.learned)
         return self._bounds(found, batch_size)
 
-    def _bounds(self, margin: Margin, batch_size: int) -> Bounds:
+    def _bounds(self, within: Margin, batch_size: int) -> Bounds:
         reserved = self.reserved_bytes(batch_size)
         allocated = self.allocated_bytes(batch_size)
-        return margin.bounds(allocated, reserved, self.gpu_type.context_bytes)
+        return within.bounds(allocated, reserved, self.gpu_type.context_bytes)
 
     def _largest_apart(self, capacity_bytes: int, room: int, limit: int) -> int:
         """The same in few questions: between where reserved and where allocated bytes fill it."""

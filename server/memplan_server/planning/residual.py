@@ -10,8 +10,8 @@ from __future__ import annotations
 __all__ = ["residual", "unsure_bytes"]
 
 _SHARE = 0.1
-"""Of the reserved bytes. Of the shares from 0.05 to 0.3 it gives the lowest upper bounds for models
-that were held out (`bench/calibrate.py`)."""
+"""Of the reserved bytes. It matters little: from 0.05 to 0.2 the median height of upper bounds, for
+models that were held out (`bench/calibrate.py`), stayed between 5.8 and 6.1 %."""
 
 
 def unsure_bytes(allocated_bytes: int, reserved_bytes: int) -> int:

@@ -8,8 +8,8 @@ padded to a multiple of 16 for memory-efficient attention).
 
 cuDNN attention comes first on Hopper and data centre Blackwell, and PyTorch's formula for it has no
 gradient of the mask, so that a trained bias (T5, Swin, BEiT) makes the step fail there
-(`_scaled_dot_product_cudnn_attention` in tools/autograd/derivatives.yaml). The step is simulated as
-if cuDNN attention were switched off, and the answer says so.
+(`_scaled_dot_product_cudnn_attention` in tools/autograd/derivatives.yaml). Such a call is
+simulated with the kernel that comes next, and the answer says so; other calls keep theirs.
 
 Known limitations: cuDNN attention's own workspace is not modelled; neither are nested tensors.
 """
@@ -42,8 +42,9 @@ Kernel = str
 _FLASH_ATTN = (8, 0)
 """The oldest GPUs that the flash-attn package runs on."""
 _NO_CUDNN = (
-    "PyTorch prefers cuDNN attention on this GPU, which cannot train its mask: "
-    "torch.backends.cuda.enable_cudnn_sdp(False) is assumed, without which the step fails."
+    "PyTorch prefers cuDNN attention on this GPU, which cannot train its mask. Where a mask is "
+    "trained the next kernel is assumed, as after torch.backends.cuda.enable_cudnn_sdp(False), "
+    "without which the step fails."
 )
 _HALF = (torch.float16, torch.bfloat16)
 _MASK_ALIGNMENT = 16

@@ -68,6 +68,18 @@ class Layer:
 
     def fails_otherwise(self):
         raise ValueError("does not fit in /usr/lib/data/file.txt.")
+
+
+class Odd:
+    heads = None
+
+    @property
+    def config(self):
+        raise RuntimeError("not now")
+
+    def fails(self):
+        heads = self.heads
+        return heads[0]
 """
 
 
@@ -85,6 +97,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     spec.loader.exec_module(module)
     whole = module.Whole()
     layer = module.Layer(whole.text_config)
+    layer.odd = module.Odd()
     layer.within = lambda call: raised(module.whole, whole, call)
     yield layer
     del sys.modules[name]
@@ -128,6 +141,12 @@ def test_other_errors_come_with_their_place_and_a_remedy(layer: Any) -> None:
     said = explain(raised(layer.fails_otherwise), "Do otherwise.")
     where = f"Layer.fails_otherwise of transformers, modeling_fake.py, line {line('ValueError')}"
     assert said == f"does not fit in ... ({where}). Do otherwise."
+
+
+def test_objects_that_cannot_be_asked_do_not_hide_the_error(layer: Any) -> None:
+    said = explain(raised(layer.odd.fails), "Do otherwise.")
+    assert said.startswith("'NoneType' object is not subscriptable (Odd.fails of transformers")
+    assert said.endswith("Do otherwise.")
 
 
 def test_errors_from_elsewhere_are_as_they_are() -> None:
