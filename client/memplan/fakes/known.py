@@ -80,6 +80,7 @@ _OVERWRITING = (
 _UNCERTAIN = torch.Tag.nondeterministic_seeded
 
 Sentences = frozenset[str]
+Tensor = torch.Tensor
 
 
 class Known:
@@ -152,11 +153,11 @@ def follow(func: Any, args: Any, kwargs: Any, out: Any) -> None:
     made = _made(func, args, kwargs, inputs, out)
     if made is None:
         return
-    if isinstance(out, FakeTensor):
+    if _has_no_data(out):
         _note(out, made)
     elif isinstance(out, (list, tuple)):
         for index, item in enumerate(out):
-            if isinstance(item, FakeTensor):
+            if _has_no_data(item):
                 part = functools.partial(_part, made, index)
                 _note(item, Known(part, made.assumptions))
 
@@ -166,13 +167,18 @@ def _is_real(tensor: torch.Tensor) -> bool:
     return not isinstance(tensor, FakeTensor) and tensor.device.type == "cpu"
 
 
+def _has_no_data(value: Any) -> bool:
+    """Whether it is a simulated tensor, or one on the meta device."""
+    return isinstance(value, FakeTensor) or (isinstance(value, torch.Tensor) and value.is_meta)
+
+
 def _is_unknown(args: Any) -> bool:
     """Whether the first argument tells already that not all are known: most do."""
-    return bool(args) and isinstance(args[0], FakeTensor) and known_of(args[0]) is None
+    return bool(args) and _has_no_data(args[0]) and known_of(args[0]) is None
 
 
 def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Known | None:
-    if func in _FILLED and isinstance(out, FakeTensor):
+    if func in _FILLED and _has_no_data(out):
         fill = _FILLED[func]
         value = args[-1] if fill is _FULL else fill
         return Known(functools.partial(_filled, out.shape, value, out.dtype))
@@ -199,7 +205,7 @@ def _made(func: Any, args: Any, kwargs: Any, inputs: list[Any], out: Any) -> Kno
     return None
 
 
-def _to_be_filled(out: FakeTensor) -> Known | None:
+def _to_be_filled(out: Tensor) -> Known | None:
     """Offsets and counts are filled in on the host, one after another."""
     if out.device.type != "cpu" or out.dtype.is_floating_point:
         return None
@@ -211,7 +217,7 @@ def _follow_write(
 ) -> None:
     """A tensor written to in place: its new values where all is known, else nothing any more."""
     target: Any = args[0] if writes == (0,) and args else None
-    if isinstance(target, FakeTensor):
+    if _has_no_data(target):
         others = [t for t in inputs if t is not target]
         if target._is_view() and _write_part(func, args, kwargs, target, others):
             return
@@ -226,7 +232,9 @@ def _follow_write(
                 _forget(written._base)
 
 
-def _write_whole(func: Any, args: Any, kwargs: Any, target: FakeTensor, others: list[Any]) -> bool:
+def _write_whole(
+    func: Any, args: Any, kwargs: Any, target: torch.Tensor, others: list[Any]
+) -> bool:
     """Note what a tensor holds now, by itself. False where that is not known."""
     anew = func in _OVERWRITING
     sources = others if anew else [target, *others]
@@ -245,7 +253,7 @@ def _write_whole(func: Any, args: Any, kwargs: Any, target: FakeTensor, others: 
     return True
 
 
-def _write_part(func: Any, args: Any, kwargs: Any, view: FakeTensor, others: list[Any]) -> bool:
+def _write_part(func: Any, args: Any, kwargs: Any, view: Tensor, others: list[Any]) -> bool:
     """Note what the base of a view and the view hold now. False where that is not known."""
     base: Any = view._base
     sources = [base, *others]
@@ -271,7 +279,7 @@ def _writes(func: Any) -> tuple[int, ...]:
     return tuple(i for i, a in enumerate(arguments) if a.alias_info and a.alias_info.is_write)
 
 
-def _note(tensor: FakeTensor, known: Known) -> None:
+def _note(tensor: Tensor, known: Known) -> None:
     if tensor.numel() * tensor.element_size() <= _MOST_BYTES:
         setattr(tensor, _ATTRIBUTE, known)
     else:
@@ -308,7 +316,7 @@ def _is_constant(func: Any, args: Any) -> bool:
 
 def _held(value: Any) -> Any:
     """Arguments with what is known in place of tensors, which they would keep alive."""
-    if isinstance(value, FakeTensor):
+    if _has_no_data(value):
         return known_of(value)
     if isinstance(value, (list, tuple)):
         return type(value)(map(_held, value)) if type(value) in (list, tuple) else value

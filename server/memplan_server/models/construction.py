@@ -5,7 +5,8 @@
 
 Within, tensors are made on the meta device, unless `made_on` names another; the initialisers of
 `torch.nn.init` do nothing, since values are never looked at and they cost most of the time; modules
-and parameter elements are counted, and a model beyond the limits is refused while it grows.
+and parameter elements are counted, and a model beyond the limits is refused while it grows. What
+constructors read from small tensors of numbers is worked out.
 Whatever a constructor raises is about the request's options.
 """
 
@@ -24,6 +25,7 @@ from torch.nn.modules import module as hooks
 
 from memplan_server.errors import InvalidJob, MemplanError, Violation
 from memplan_server.models.explained import explain
+from memplan_server.models.readable import readable
 
 __all__ = ["MOST_ELEMENTS", "MOST_MODULES", "construction", "made_on"]
 
@@ -54,7 +56,7 @@ def construction(field: str) -> Iterator[None]:
     """
     try:
         with (
-            torch.device(_device.get()),
+            readable(torch.device(_device.get())),
             _uninitialised(),
             _limited(field),
             warnings.catch_warnings(),

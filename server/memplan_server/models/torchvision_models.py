@@ -9,13 +9,11 @@ Known limitations: optical flow and quantized models are left out.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from memplan.types import CatalogModel, TrainingJob
@@ -79,7 +77,7 @@ def build(job: TrainingJob, model: CatalogModel, name: str) -> BuiltModel:
     sized = {**_sized(builder, image.shape), **given}
     _agree(builder, sized, image.shape, model.name)
     field = f"{FIELD}.config" if model.config else f"{FIELD}.name"
-    with construction(field), _readable_block_widths():
+    with construction(field):
         module: nn.Module = builder(**_without_weights(builder), **sized)
     if _has_auxiliary(module):
         assumptions = (*assumptions, _AUXILIARY)
@@ -158,20 +156,3 @@ def _has_auxiliary(module: nn.Module) -> bool:
     return any(
         getattr(module, name, None) is not None for name in ("aux1", "AuxLogits", "aux_classifier")
     )
-
-
-@contextlib.contextmanager
-def _readable_block_widths() -> Iterator[None]:
-    """RegNet works the widths of its blocks out with small tensors and reads them: not on meta."""
-    params = libraries.load("torchvision").models.regnet.BlockParams
-    original = params.from_init_params
-
-    def on_cpu(*args: Any, **kwargs: Any) -> Any:
-        with torch.device("cpu"):
-            return original(*args, **kwargs)
-
-    params.from_init_params = on_cpu
-    try:
-        yield
-    finally:
-        params.from_init_params = original

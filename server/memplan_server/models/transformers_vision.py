@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from memplan.fakes import hardware, known
+from memplan.fakes import hardware
 from memplan.fakes.modes import Mode
 from memplan.types import InputTensor
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.models.built import Stated
 from memplan_server.models.explained import explain, progress
 from memplan_server.models.images import spoken_shape
+from memplan_server.models.readable import Constants, with_value
 
 __all__ = ["further", "of_described", "of_pixels", "takes"]
 
@@ -94,35 +94,14 @@ def _unsaid(sentence: str) -> None:
 def _count(module: nn.Module, shape: tuple[int, ...], described: Mapping[str, torch.Tensor]) -> int:
     device = next(module.parameters()).device
     mode = Mode(_unsaid, decides=True, allow_non_fake_inputs=True)
-    with mode, _Constants(), torch.no_grad(), hardware.as_on_hardware():
-        values = {name: _known(value, device) for name, value in described.items()}
+    with mode, Constants(), torch.no_grad(), hardware.as_on_hardware():
+        values = {name: with_value(value, device) for name, value in described.items()}
         made = _features(module)(pixel_values=torch.empty(shape, device=device), **values)
     width = module.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
     vectors = sum(tensor.numel() for tensor in _tensors(made)) // int(width)
     if not vectors:
         raise ValueError(f"{type(made).__name__} has no vectors of {width}")
     return vectors
-
-
-class _Constants(TorchFunctionMode):
-    """Tensors made of numbers keep their values on the meta device too."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        given = dict(kwargs or {})
-        if func is not torch.tensor or torch.device(given.get("device") or "cpu").type != "meta":
-            return func(*args, **given)
-        return _known(func(*args, **{**given, "device": "cpu"}), given["device"])
-
-
-def _known(value: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of this value, without data itself."""
-    made = torch.empty(value.shape, dtype=value.dtype, device=device)
-    values = known.value_of(value)
-    if values is not None:
-        known.state(made, values)
-    return made
 
 
 def _tensors(made: Any) -> Iterator[torch.Tensor]:
