@@ -109,6 +109,8 @@ class Recorder(FakeTensorMode):
                 self.recording.operators.add(packet.__name__)
                 known.follow(func, args, kwargs or {}, made)
                 return made
+        if func in temporaries.COMPOSED:
+            return self._composed(func, args, kwargs or {})
         if packet in _GEMM:
             self._use_cublas()
         try:
@@ -128,6 +130,14 @@ class Recorder(FakeTensorMode):
             return super().__torch_dispatch__(func, types, args, kwargs)
         finally:
             self._depth = 0
+
+    def _composed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The result of an operator that PyTorch composes of others, each recorded."""
+        self.recording.operators.add(func._overloadpacket.__name__)
+        with self:
+            out = func._op_dk(temporaries.composite(func), *args, **kwargs)
+        known.follow(func, args, kwargs, out)
+        return out
 
     def _worked_out(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The result of an operator that depends on values, where those are known."""
@@ -163,15 +173,25 @@ class Recorder(FakeTensorMode):
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._alive:
+            self._see_grown(key, tensor)
             return
         index = self._reserved.pop() if self._reserved else self._allocate()
         self.recording.storages[index].nbytes = _nbytes(tensor)
 
         def freed(_: object) -> None:
-            del self._alive[key]
-            self.recording.events.append(~index)
+            self.recording.events.append(~self._alive.pop(key)[0])
 
         self._alive[key] = (index, weakref.ref(storage, freed))
+
+    def _see_grown(self, key: int, tensor: FakeTensor) -> None:
+        """What was made without elements may have been resized: results given with `out=`."""
+        index, alive = self._alive[key]
+        if self.recording.storages[index].nbytes or not (nbytes := _nbytes(tensor)):
+            return
+        self.recording.events.append(~index)
+        index = self._allocate()
+        self.recording.storages[index].nbytes = nbytes
+        self._alive[key] = (index, alive)
 
     def _allocate(self, workspace: str = "") -> int:
         recording = self.recording

@@ -1,7 +1,8 @@
 """What CUDA's kernels allocate besides their results.
 
 Layer normalisation, softmax and their gradients copy what is not contiguous; the gradients of
-attention have buffers of their own. All of it is gone when the operator returns.
+attention have buffers of their own; some operators are composed of others. All of it is gone when
+the operator returns.
 
 Known limitations: buffers of a few kilobytes for scans and sorts are left out, and so are those of
 the gradient of an embedding (sorted indices and partial sums for each row in use), which depend on
@@ -10,6 +11,7 @@ the batch size in steps; little else is held when that is computed, at the end o
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ import torch
 if TYPE_CHECKING:
     from memplan_server.simulate.recorder import Recorder
 
-__all__ = ["KERNELS", "TEMPORARIES"]
+__all__ = ["COMPOSED", "KERNELS", "TEMPORARIES", "composite"]
 
 _ATEN = torch.ops.aten
 
@@ -89,6 +91,40 @@ KERNELS: dict[Any, Callable[..., Any]] = {
     ),
 }
 """What executes each operator; None means that it can be executed as it is."""
+
+
+COMPOSED = frozenset(
+    {
+        _ATEN._safe_softmax.default,
+        _ATEN._unsafe_masked_index.default,
+        _ATEN._unsafe_masked_index_put_accumulate.default,
+        _ATEN.binary_cross_entropy_with_logits.default,
+        _ATEN.dist.default,
+        _ATEN.isinf.default,
+        _ATEN.logsumexp.default,
+        _ATEN.logsumexp.out,
+        _ATEN.soft_margin_loss.default,
+        _ATEN.soft_margin_loss.out,
+        _ATEN.soft_margin_loss_backward.default,
+        _ATEN.soft_margin_loss_backward.grad_input,
+    }
+)
+"""Operators that are one to autograd and several to the allocator. PyTorch composes them of others
+on every device (CompositeExplicitAutograd in native_functions.yaml), with tensors on the way."""
+_COMPOSITES = (
+    torch.DispatchKey.CompositeExplicitAutograd,
+    torch.DispatchKey.CompositeExplicitAutogradNonFunctional,
+)
+
+
+@functools.cache
+def composite(func: Any) -> torch.DispatchKey:
+    """Under which PyTorch keeps the kernel of one of `COMPOSED`."""
+    return next(
+        key
+        for key in _COMPOSITES
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key.name)
+    )
 
 
 def _flash_attention_backward(
