@@ -96,6 +96,7 @@ KERNELS: dict[Any, Callable[..., Any]] = {
 COMPOSED = frozenset(
     {
         _ATEN._safe_softmax.default,
+        _ATEN._trilinear.default,
         _ATEN._unsafe_masked_index.default,
         _ATEN._unsafe_masked_index_put_accumulate.default,
         _ATEN.binary_cross_entropy_with_logits.default,
@@ -197,6 +198,19 @@ def _index_put(
     return [8 * math.prod(source.shape[:dims])] * 6
 
 
+def _masked_scatter(
+    values: Tensor, mask: Tensor, source: Tensor, *rest: Any, **options: Any
+) -> list[int]:
+    """The mask for each element where it is expanded, and the sums of it before each.
+
+    Source: `masked_scatter__cuda` in aten/src/ATen/native/cuda/IndexKernel.cpp and
+    `launch_masked_scatter_kernel` in IndexKernel.cu.
+    """
+    expanded = mask.expand(values.shape)
+    copies = [] if expanded.is_contiguous() else [expanded.numel()]
+    return [8 * expanded.numel(), *copies]
+
+
 def _rounded(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
@@ -206,5 +220,7 @@ TEMPORARIES: dict[Any, Callable[..., Sequence[int]]] = {
     _ATEN._flash_attention_backward.default: _flash_attn_backward,
     _ATEN._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_backward,
     _ATEN.index_put_.default: _index_put,
+    _ATEN.masked_scatter.default: _masked_scatter,
+    _ATEN.masked_scatter_.default: _masked_scatter,
 }
 """Bytes of what each operator allocates after its results and frees before it returns."""

@@ -29,6 +29,7 @@ CALLS: dict[str, tuple[Function, tuple[tuple[int, ...], ...]]] = {
     "safe softmax": (lambda x: _ATEN._safe_softmax(x, -1), ((8, 64, 64),)),
     "attention": (_ATEN._scaled_dot_product_attention_math, ((2, 3, 4, 64, 16),) * 3),
     "logsumexp": (lambda x: x.logsumexp(-1), ((64, 512),)),
+    "bilinear": (functional.bilinear, ((32, 16), (32, 24), (8, 16, 24))),
     "distance": (torch.dist, ((4096,), (4096,))),
     "isinf": (torch.isinf, ((4096,),)),
     "binary cross entropy": (functional.binary_cross_entropy_with_logits, ((64, 64),) * 2),

@@ -98,3 +98,17 @@ def test_gradients_of_shared_keys_are_made_for_each_head_first() -> None:
     # Keys, values and their gradients are smaller, and two gradients for all heads are added.
     assert grouped.count(of_all_heads // 4) == 4
     assert grouped.count(of_all_heads) == plain.count(of_all_heads) - 4 + 2
+
+
+@pytest.mark.parametrize("columns", [1, 8])
+def test_scattering_by_a_mask_sums_it_and_copies_one_that_is_expanded(columns: int) -> None:
+    rows, on_device = (4, 16), device.register()
+    recorder = Recorder(on_device)
+    with recorder:
+        embedded = torch.empty(*rows, 8, device=on_device)
+        mask = torch.empty(*rows, columns, dtype=torch.bool, device=on_device).expand(*rows, 8)
+        start = len(recorder.recording.storages)
+        embedded.masked_scatter(mask, torch.empty(4, 8, device=on_device))
+    sizes = [storage.nbytes for storage in recorder.recording.storages[start:]]
+    assert sizes.count(4 * 16 * 8 * 8) == 1
+    assert sizes.count(4 * 16 * 8) == (columns == 1)
