@@ -2,21 +2,22 @@
 # All that needs a GPU, in nine minutes: comparisons of six jobs, workspaces of convolutions, the
 # corpus, and the gpu tests in what is left.
 #
-#     bench/corpus/device.sh OUT [SECONDS] [DEVICE]
+#     bench/corpus/device.sh OUT [SECONDS] [DEVICE] [PARTS]
 #
 # memplan need not be installed: only Python with torch, protobuf, click, pyyaml, pytest,
 # pytest-timeout, nvidia-ml-py and the model libraries; tests through a server need its packages too.
 # Packages of another folder may be named in PYTHONPATH. Writes OUT/tests.txt, OUT/compare.jsonl (one
-# comparison a line), OUT/convolutions/ (workspaces of six jobs: docs/convolutions.md),
+# comparison a line), OUT/convolutions.jsonl (workspaces of six jobs: docs/convolutions.md),
 # OUT/corpus/GPU.jsonl, OUT/log.txt and OUT/used.csv (memory in use over time). Each part goes on when
 # another fails; what is measured in this folder already is not measured again. DEVICE cpu is a dry
-# run of a small job.
+# run of a small job. PARTS are those to do, all by default: "corpus tests" goes on with a corpus that
+# a first run did not get through.
 set -uo pipefail
 limit=${2:-530}
 device=${3:-cuda}
 for_tests=$((limit / 4))
 python=${PYTHON:-python3}
-mkdir -p "${1:?where to write to}/corpus" "$1/convolutions"
+mkdir -p "${1:?where to write to}/corpus"
 out=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../.." || exit
 export PYTHONPATH="$PWD/client:$PWD/server${PYTHONPATH:+:$PYTHONPATH}"
@@ -39,14 +40,13 @@ collect() { # what has been compared so far
 	cat "$parts"/* >>"$out/compare.jsonl"
 	rm -f "$parts"/*
 }
-
-echo "comparisons, at $SECONDS s" | tee -a "$log"
-if [ "$device" = cpu ]; then
-	compare transformers/bert --input 8:int64 --batch-size 2 --model-config num_hidden_layers=1 \
-		--model-config hidden_size=24 --model-config vocab_size=50
-	collect
-	only='^mlp-fp32'
-else
+do_compare() {
+	if [ "$device" = cpu ]; then
+		compare transformers/bert --input 8:int64 --batch-size 2 --model-config num_hidden_layers=1 \
+			--model-config hidden_size=24 --model-config vocab_size=50
+		collect
+		return
+	fi
 	text="--input 512:int64 --optimizer adamw --batch-size"
 	compare transformers/bert $text 16 &
 	compare transformers/gpt2 $text 8 --precision amp-fp16 &
@@ -57,40 +57,47 @@ else
 		--memory-format channels-last &
 	compare torchvision/swin_t --batch-size 16 --precision amp-bf16 --optimizer adamw &
 	collect
-	only=''
-fi
-
-convolve() { # a name for the file, then the job's options
-	timeout 75 "$python" bench/cudnn_workspaces.py "${@:2}" --batch-sizes 8,64 --measure --rows 5 \
-		--json "$out/convolutions/$1.jsonl" >"$parts/$1" 2>>"$log" ||
-		echo "failed: convolve $*" | tee -a "$log"
 }
-if [ "$device" != cpu ]; then
-	echo "convolutions, at $SECONDS s" | tee -a "$log"
-	convolve resnet50-fp32 torchvision/resnet50 &
-	convolve resnet50-amp-bf16 torchvision/resnet50 --precision amp-bf16 &
-	convolve resnet50-fp32-nhwc torchvision/resnet50 --memory-format channels-last &
-	convolve convnext_base-amp-bf16 timm/convnext_base --precision amp-bf16 &
-	convolve regnety_032-fp32 timm/regnety_032 &
-	convolve efficientnet_b0-amp-fp16-nhwc torchvision/efficientnet_b0 --precision amp-fp16 \
-		--memory-format channels-last &
+
+convolve() { # the job's options
+	into=$(mktemp "$parts/XXXXXX")
+	timeout 75 "$python" bench/cudnn_workspaces.py "$@" --batch-sizes 8,64 --measure --rows 5 \
+		--json "$into.jsonl" >"$into.txt" 2>>"$log" || echo "failed: convolve $*" | tee -a "$log"
+}
+do_convolve() {
+	[ "$device" = cpu ] && return
+	convolve torchvision/resnet50 &
+	convolve torchvision/resnet50 --precision amp-bf16 &
+	convolve torchvision/resnet50 --memory-format channels-last &
+	convolve timm/convnext_base --precision amp-bf16 &
+	convolve timm/regnety_032 &
+	convolve torchvision/efficientnet_b0 --precision amp-fp16 --memory-format channels-last &
 	wait
-	cat "$parts"/* >>"$log"
+	cat "$parts"/*.txt >>"$log"
+	cat "$parts"/*.jsonl >>"$out/convolutions.jsonl"
 	rm -f "$parts"/*
-fi
+}
 
-echo "corpus, at $SECONDS s" | tee -a "$log"
-"$python" bench/corpus/measure.py --out "$out/corpus" --done bench/corpus --device "$device" \
-	--only "$only" --time-limit $((limit - SECONDS - for_tests)) 2>&1 | tee -a "$log"
+do_corpus() {
+	"$python" bench/corpus/measure.py --out "$out/corpus" --done bench/corpus --device "$device" \
+		--only "$([ "$device" = cpu ] && echo '^mlp-fp32')" \
+		--time-limit $((limit - SECONDS - for_tests)) 2>&1 | tee -a "$log"
+}
 
-echo "gpu tests, at $SECONDS s" | tee -a "$log"
-chosen=(tests/gpu)
-if ! "$python" -c 'import memplan_server.app' 2>>"$log"; then
-	echo "a package of the server is missing: the tests through one are left out" | tee -a "$log"
-	chosen=(tests/gpu/test_measured.py --confcutdir=tests/gpu)
-fi
-# Warnings are errors elsewhere; what a driver warns of must not end the tests here.
-left=$((limit > SECONDS + 10 ? limit - SECONDS : 10))
-timeout --signal=INT --kill-after=20 "$left" "$python" -m pytest "${chosen[@]}" \
-	-p no:cacheprovider -W default -vv -rA --durations=0 >"$out/tests.txt" 2>&1
-tail -n 1 "$out/tests.txt" | tee -a "$log"
+do_tests() {
+	chosen=(tests/gpu)
+	if ! "$python" -c 'import memplan_server.app' 2>>"$log"; then
+		echo "a package of the server is missing: the tests through one are left out" | tee -a "$log"
+		chosen=(tests/gpu/test_measured.py --confcutdir=tests/gpu)
+	fi
+	# Warnings are errors elsewhere; what a driver warns of must not end the tests here.
+	left=$((limit > SECONDS + 10 ? limit - SECONDS : 10))
+	timeout --signal=INT --kill-after=20 "$left" "$python" -m pytest "${chosen[@]}" \
+		-p no:cacheprovider -W default -vv -rA --durations=0 >"$out/tests.txt" 2>&1
+	tail -n 1 "$out/tests.txt" | tee -a "$log"
+}
+
+for part in ${4:-compare convolve corpus tests}; do
+	echo "$part, at $SECONDS s" | tee -a "$log"
+	"do_$part"
+done
