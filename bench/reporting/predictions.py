@@ -170,7 +170,7 @@ def _predict_job(work: _Work) -> tuple[list[Outcome], BySize]:
 
 def _outcome(row: Row, timelines: Traced, catalog: GpuCatalog) -> Outcome:
     if row.error:
-        return Outcome(row=row, prediction=None, reason=f"the run failed: {row.error}")
+        return Outcome(row=row, prediction=None, reason=row.error)
     try:
         prediction = _predict(row, timelines, _gpu_type(row, catalog))
     except MemplanError as error:

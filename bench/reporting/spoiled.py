@@ -1,7 +1,8 @@
 """Rows that a table's own other rows contradict, told without asking the estimate.
 
+Less memory than the table itself says that tensors take is no measurement of a step that ran.
 Memory is nearly a line in the batch size, so a row far off the line through its model's other rows
-is spoiled. Those far above it most likely saw `cudnn.benchmark` try algorithms in whatever was
+is spoiled, too. Those far above it most likely saw `cudnn.benchmark` try algorithms in whatever was
 free, for a moment, which never fails a job.
 """
 
@@ -28,7 +29,8 @@ def sound(items: Sequence[Scored]) -> list[Scored]:
     """
     by_model: dict[tuple[str, str, str], list[Scored]] = defaultdict(list)
     for item in items:
-        by_model[item.row.table, item.row.model, item.row.gpu_type].append(item)
+        if not _impossible(item):
+            by_model[item.row.table, item.row.model, item.row.gpu_type].append(item)
     kept: list[Scored] = []
     for some in by_model.values():
         if some[0].row.table == CORPUS:
@@ -36,6 +38,11 @@ def sound(items: Sequence[Scored]) -> list[Scored]:
         elif len({_point(s)[0] for s in some}) >= 3:
             kept += [s for s in some if abs(_off_the_line(s, some)) <= SPOILED]
     return kept
+
+
+def _impossible(item: Scored) -> bool:
+    used, tensors = item.row.driver_used_bytes, item.row.fake_tensor_bytes
+    return used is not None and tensors is not None and used < tensors
 
 
 def _off_the_line(item: Scored, some: Iterable[Scored]) -> float:

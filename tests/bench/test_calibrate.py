@@ -55,6 +55,12 @@ def test_a_row_off_its_models_line_is_left_out() -> None:
     assert batch_sizes(sound(spoiled)) == [8, 16, 64, 128]
 
 
+def test_less_than_the_tables_own_tensors_is_no_measurement() -> None:
+    line = [item(b, 1000 + 10 * b) for b in (8, 16, 32)]
+    failed = replace(item(64, 1640).row, fake_tensor_bytes=1641 * MIB)
+    assert sound([*line, Scored(row=failed, prediction=PREDICTION)]) == line
+
+
 def test_models_with_fewer_than_three_rows_cannot_be_judged() -> None:
     assert sound([item(8, 1000), item(16, 2000)]) == []
 
@@ -93,7 +99,7 @@ def test_the_document_is_what_the_bounds_read_and_small_families_lean_on_all_row
     many = [
         Residual(family="convolution", model=f"m{n}", above=n / 1000, below=0) for n in range(200)
     ]
-    few = [replace(many[0], family="unfused_attention", model="few")] * 3
+    few = [replace(many[0], family="channels_last_convolution", model="few")] * 3
     dense = [replace(r, family="dense", above=r.above / 10) for r in many]
     text = calibrate.document([*many, *dense, *few], left_out=7)
     assert "Left out: 7 rows" in text
@@ -105,4 +111,4 @@ def test_the_document_is_what_the_bounds_read_and_small_families_lean_on_all_row
     rounded = Residuals.parse(calibrate.document([*odd, *dense], left_out=0))
     assert rounded.quantiles["convolution"][0.99][0] == 0.199
     assert margins["dense"] == pytest.approx(0.020, abs=0.001)
-    assert margins["unfused_attention"] >= 0.19
+    assert margins["channels_last_convolution"] >= 0.19

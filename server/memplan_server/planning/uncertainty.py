@@ -4,7 +4,8 @@ A residual is what a measurement is above (or below) its estimate beyond a slack
 context, as a share of what can be wrong (`residual.py`). `residuals.toml` holds quantiles of the
 residuals of each family of jobs, as split conformal prediction takes them: the quantile of n
 residuals at confidence c is the ceil((n + 1) c)-th smallest. `bench/calibrate.py` writes it from
-measurements. What was never measured gets the margins of the family that is known worst.
+measurements. What was never measured gets margins twice as wide as those of the family that is
+known worst.
 
 Quantiles are kept at a few confidences. One asked for between them gets the next above, and
 `held_confidence` says which; above `CONFIDENCE` there are too few residuals to tell.
@@ -45,16 +46,17 @@ CONFIDENCE = 0.99
 asked for; the highest there is."""
 
 FAMILIES: Mapping[str, str] = {
-    "dense": "matrix products and fused attention are simulated call by call",
+    "dense": "matrix products and attention are simulated call by call",
     "channels_last_convolution": "cuDNN chooses how it convolves channels-last tensors",
     "convolution": "cuDNN chooses how it convolves, and takes a workspace for it",
     "grouped_convolution": "cuDNN takes large workspaces for some grouped convolutions",
-    "unfused_attention": "attention without a fused kernel was seen to take more",
     "unmeasured": "no job of this kind was measured yet",
 }
 """Families of jobs, and why their estimates are as sure as they are."""
 
 _MIB = 1 << 20
+_UNMEASURED = 2.0
+"""What was never measured may be off by so many times the margin of what is known worst."""
 _ESTIMATED_CONTEXT_SHARE = 0.5
 """A context that was estimated from other GPUs' may be off by this share."""
 
@@ -102,14 +104,14 @@ class Residuals:
         known = {name: _quantiles(data[name]) for name in FAMILIES if name in data}
         confidences = list(next(iter(known.values())))
         assert all(list(of_family) == confidences for of_family in known.values())
-        worst = {
+        unknown = {
             c: (
-                max(of_family[c][0] for of_family in known.values()),
-                max(of_family[c][1] for of_family in known.values()),
+                _UNMEASURED * max(of_family[c][0] for of_family in known.values()),
+                _UNMEASURED * max(of_family[c][1] for of_family in known.values()),
             )
             for c in confidences
         }
-        return cls(data["slack_mib"] * _MIB, {name: known.get(name, worst) for name in FAMILIES})
+        return cls(data["slack_mib"] * _MIB, {name: known.get(name, unknown) for name in FAMILIES})
 
     @property
     def confidences(self) -> tuple[float, ...]:
@@ -186,7 +188,7 @@ def family(timeline: Timeline, gpu_type: GpuType) -> str:
         return "grouped_convolution" if grouped else "convolution"
     if spatial - contiguous:
         return "channels_last_convolution"
-    return "unfused_attention" if "unfused_attention" in timeline.traits else "dense"
+    return "dense"
 
 
 def _overlapping(convolution: Convolution) -> bool:

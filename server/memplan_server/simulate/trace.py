@@ -259,7 +259,6 @@ def _categories(recording: Recording, phase: UInt8) -> UInt8:
 def _traits(operators: set[str], module: nn.Module) -> tuple[str, ...]:
     traits = {
         "attention": bool(attention.kernels_used()),
-        "unfused_attention": "math" in attention.kernels_used(),
         "batch_norm": bool(operators & {"native_batch_norm", "cudnn_batch_norm"}),
         "convolution": bool(operators & {"convolution", "convolution_overrideable"}),
         "recurrent": any(isinstance(m, nn.RNNBase) for m in module.modules()),

@@ -27,7 +27,7 @@ LAYERS = st.lists(
 ).map(tuple)
 MEMORY = st.integers(400 * MIB, 24 << 30)
 CONFIDENCES = (0.5, 0.9, 0.93, 0.95, 0.98, 0.99)
-TRAITS = ((), ("unfused_attention",), ("recurrent",))
+TRAITS = ((), ("recurrent",))
 BORDERS = (
     (28099900, 2247164),
     (62672798, 1651610),

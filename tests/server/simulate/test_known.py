@@ -17,7 +17,7 @@ from memplan.types import Assumptions, DataType, InputTensor, Loss, Padding, Pre
 from memplan_server import models
 from memplan_server.errors import InvalidJob
 from memplan_server.models import BuiltModel
-from memplan_server.simulate import device, worker
+from memplan_server.simulate import attention, device, worker
 from memplan_server.simulate import trace as tracing
 from memplan_server.simulate.recorder import Recorder
 from memplan_server.timeline import Timeline
@@ -296,7 +296,7 @@ def test_flash_attn_keeps_no_square(padding: Padding) -> None:
     timeline = traced(
         "transformers/llama", config, precision=Precision.AMP_BF16, assumptions=assumptions
     )
-    assert "unfused_attention" not in timeline.traits
+    assert attention.kernels_used() == {"flash"}
     assert "attention" in timeline.traits
     assert (7, 0) not in timeline.kernel_classes
 
