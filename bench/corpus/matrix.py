@@ -130,6 +130,7 @@ class _Options:
     layout: MemoryFormat = MemoryFormat.CONTIGUOUS
     loop: TrainingLoop = field(default_factory=TrainingLoop)
     allocator: AllocatorSettings = field(default_factory=AllocatorSettings)
+    checkpointing: bool = False
     suffix: str = ""
 
 
@@ -161,6 +162,7 @@ def _entry(model: str, batch_size: int, **options: Any) -> Entry:
         memory_format=wanted.layout,
         loop=wanted.loop,
         allocator=wanted.allocator,
+        activation_checkpointing=wanted.checkpointing,
         micro_batch_size=batch_size,
     )
     parts = [model, wanted.precision.value, wanted.optimizer]
@@ -168,6 +170,8 @@ def _entry(model: str, batch_size: int, **options: Any) -> Entry:
         parts.append(wanted.implementation.value)
     if wanted.layout is MemoryFormat.CHANNELS_LAST:
         parts.append("nhwc")
+    if wanted.checkpointing:
+        parts.append("checkpointed")
     if wanted.suffix:
         parts.append(wanted.suffix)
     parts.append("near" if batch_size == NEAR else f"b{batch_size}")
@@ -246,6 +250,9 @@ def _loops_and_allocators() -> Iterator[Entry]:
         yield _entry(model, 8, loop=norm, precision=Precision.AMP_FP16, suffix="norm")
         yield _entry(model, 8, allocator=growing, suffix="expandable")
         yield _entry(model, NEAR, allocator=growing, suffix="expandable")
+    for model in ("llama", "bert", "t5", "deit_small"):
+        yield _entry(model, 8, checkpointing=True, precision=Precision.AMP_BF16)
+    yield _entry("llama", NEAR, checkpointing=True, precision=Precision.BF16)
     yield _entry("bert", 8, loop=value, suffix="value")
     yield _entry("resnet50", 8, loop=replace(twice, keep_outputs=False), suffix="twice-let-go")
 

@@ -56,6 +56,7 @@ class TestRequests:
             "--precision AMP_BF16 --loss mse --optimizer custom "
             "--optimizer-implementation fused --momentum 0.9 --nesterov --no-amsgrad --centered "
             "--weight-decay 0 --state-count 2 --memory-format channels-last --cudnn-benchmark "
+            "--activation-checkpointing "
             "--zero-grad never --clip-gradients norm --accumulation-steps 4 "
             "--allocator-conf expandable_segments:True,max_split_size_mb:128 "
             "--model-config num_classes=10 --model-config act=gelu --model-config eps=1e-6 "
@@ -91,6 +92,7 @@ class TestRequests:
                 precision=Precision.AMP_BF16,
                 memory_format=MemoryFormat.CHANNELS_LAST,
                 cudnn_benchmark=True,
+                activation_checkpointing=True,
                 loop=TrainingLoop(
                     zero_grad=ZeroGrad.NEVER,
                     gradient_clipping=GradientClipping.NORM,

@@ -104,6 +104,10 @@ _JOB: list[Decorator[Any]] = [
     _number("weight-decay", float, "X", "Default: the optimizer's own."),
     _number("state-count", int, "N", "Tensors that a custom optimizer keeps for each parameter."),
     _member("memory-format", MemoryFormat, f"{_choices(MemoryFormat)}. Default: contiguous."),
+    _flag(
+        "activation-checkpointing",
+        "Compute activations anew in backward (gradient checkpointing), as the library does.",
+    ),
     _flag("cudnn-benchmark", "torch.backends.cudnn.benchmark is set."),
     _member("zero-grad", ZeroGrad, f"{_choices(ZeroGrad)}. Default: before-forward."),
     _member("clip-gradients", GradientClipping, f"{_choices(GradientClipping)}. Default: none."),

@@ -33,6 +33,7 @@ _FIELDS = {
     "weight_decay": "job.optimizer.weight_decay",
     "state_count": "job.optimizer.state_count",
     "memory_format": "job.memory_format",
+    "activation_checkpointing": "job.activation_checkpointing",
     "cudnn_benchmark": "job.cudnn_benchmark",
     "zero_grad": "job.loop.zero_grad",
     "clip_gradients": "job.loop.gradient_clipping",

@@ -350,3 +350,7 @@ class TrainingJob:
     cuDNN's algorithms, after which PyTorch empties the allocator's cache. Default false."""
     assumptions: Assumptions = field(default_factory=Assumptions)
     """What is taken for given where memory depends on the values of data."""
+    activation_checkpointing: bool = False
+    """Activation (gradient) checkpointing as the model's library does it: most activations are not
+    kept, and computed anew in backward. For catalog models whose library has it: transformers,
+    timm, diffusers. Default false."""

@@ -167,7 +167,7 @@ GRAPH_TENSOR_KIND_BUFFER: GraphTensorKind
 GRAPH_TENSOR_KIND_CONSTANT: GraphTensorKind
 
 class TrainingJob(_message.Message):
-    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size", "cudnn_benchmark", "assumptions")
+    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size", "cudnn_benchmark", "assumptions", "activation_checkpointing")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +179,7 @@ class TrainingJob(_message.Message):
     MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     CUDNN_BENCHMARK_FIELD_NUMBER: _ClassVar[int]
     ASSUMPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_CHECKPOINTING_FIELD_NUMBER: _ClassVar[int]
     model: Model
     inputs: _containers.RepeatedCompositeFieldContainer[InputTensor]
     loss: Loss
@@ -190,7 +191,8 @@ class TrainingJob(_message.Message):
     micro_batch_size: int
     cudnn_benchmark: bool
     assumptions: Assumptions
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ..., cudnn_benchmark: bool = ..., assumptions: _Optional[_Union[Assumptions, _Mapping]] = ...) -> None: ...
+    activation_checkpointing: bool
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ..., cudnn_benchmark: bool = ..., assumptions: _Optional[_Union[Assumptions, _Mapping]] = ..., activation_checkpointing: bool = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("catalog", "layer_stack", "graph")

@@ -7,6 +7,7 @@ from types import ModuleType
 from memplan.types import CatalogModel, Loss, TrainingJob
 from memplan_server.errors import InvalidJob, UnknownName, Violation
 from memplan_server.models import (
+    checkpointing,
     diffusers_models,
     graph,
     layer_stack,
@@ -62,6 +63,8 @@ def _build_named(job: TrainingJob, model: CatalogModel) -> BuiltModel:
             _EXPLAINING[library].explain_missing(model, name)
         raise UnknownName("model", model.name, nearest(model.name, list_models()))
     built: BuiltModel = builder.build(job, model, name)
+    if job.activation_checkpointing:
+        checkpointing.enable(built.module, model.name)
     if job.loss is Loss.MODEL and not built.returns_loss:
         said = f"{model.name} computes no loss of its own; name another."
         raise InvalidJob(Violation("job.loss", said))

@@ -6,8 +6,7 @@ the lists that it publishes for CUDA and for new backends: aten/src/ATen/autocas
 _PROMOTE). The policies, from the same file:
 
     lower precision     floating-point arguments are cast to autocast's type; casts of float32
-    leaves
-                        that require a gradient (weights) are kept until autocast exits
+                        leaves that require a gradient (weights) are kept until autocast exits
     float32             floating-point arguments are cast to float32
     set output type     the arguments stay; where the caller names no `dtype` and the first argument
                         is of low precision, float32 is named as output type
@@ -15,16 +14,20 @@ _PROMOTE). The policies, from the same file:
     promote             arguments are cast to the widest type among them
 
 Older releases cast fewer operators (`rms_norm` from 2.12 on); which, is asked of the one installed.
-The kept casts are memory: `clear_cache()` drops them and is called where autocast exits.
+The kept casts are memory. Within `cleared_with_pytorchs()` they go when PyTorch drops its own:
+where the outermost autocast exits, that is after forward, and after each checkpointed layer that
+is computed anew in backward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 
+from memplan.fakes.hardware import replaced
 from memplan_server.simulate import DEVICE_TYPE
 
 __all__ = [
@@ -33,7 +36,7 @@ __all__ = [
     "LOWER_PRECISION",
     "PROMOTE",
     "SET_DTYPE",
-    "clear_cache",
+    "cleared_with_pytorchs",
     "on_weight_cast",
     "register",
 ]
@@ -104,9 +107,17 @@ def register() -> None:
     _libraries.extend((fallback, library))
 
 
-def clear_cache() -> None:
-    """Drop the kept weight casts, as PyTorch does when the outermost autocast exits."""
-    _weight_casts.clear()
+@contextlib.contextmanager
+def cleared_with_pytorchs() -> Iterator[None]:
+    """Within, the kept weight casts are dropped when PyTorch's are."""
+    original = torch.clear_autocast_cache
+
+    def clear() -> None:
+        original()
+        _weight_casts.clear()
+
+    with replaced(torch, "clear_autocast_cache", clear):
+        yield
 
 
 def on_weight_cast(listener: Callable[[torch.Tensor], None] | None) -> None:

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from memplan.fakes import known, masks
-from memplan_server.simulate import accumulation, autocast, convolution, temporaries
+from memplan_server.simulate import accumulation, convolution, temporaries
 from memplan_server.timeline import Category, Convolution, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
@@ -289,10 +289,6 @@ class Recorder(FakeTensorMode):
             yield
         finally:
             self._scalar = before
-
-    def leave_autocast(self) -> None:
-        """The kept weight casts are let go of."""
-        autocast.clear_cache()
 
     def reserve(self) -> int:
         """Make room in the timeline for a storage whose size is known later."""

@@ -98,6 +98,7 @@ def execute(
         hardware.as_on_hardware(),
         flash.stands_in(),
         detection.described(),
+        autocast.cleared_with_pytorchs(),
         placing.restored(built.module),
         recorder,
         _modules_followed(recorder, built.module),

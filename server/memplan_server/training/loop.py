@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,15 +188,9 @@ class Loop:
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = _AUTOCAST.get(self.job.precision)
-        return contextlib.nullcontext() if dtype is None else self._autocast_to(dtype)
-
-    @contextlib.contextmanager
-    def _autocast_to(self, dtype: torch.dtype) -> Iterator[None]:
-        try:
-            with torch.autocast(self.device.type, dtype=dtype):
-                yield
-        finally:
-            self.observer.leave_autocast()
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=dtype)
 
     def _make_targets(self) -> None:
         """Targets come with the batch, but have the output's shape: at first, room is kept."""

@@ -41,9 +41,6 @@ class Observer(Protocol):
         """What `.item()` answers inside where there is no data; real data answers by itself."""
         ...
 
-    def leave_autocast(self) -> None:
-        """Autocast has exited: the weight copies it kept are let go."""
-
 
 class Data(Protocol):
     """Puts values into the tensors of a batch, in place; nothing else is made on the device."""
@@ -80,9 +77,6 @@ class Unobserved:
     def scalars_are(self, value: float) -> contextlib.AbstractContextManager[None]:
         """Real data answers."""
         return contextlib.nullcontext()
-
-    def leave_autocast(self) -> None:
-        """PyTorch drops its own copies."""
 
 
 class WithoutValues:

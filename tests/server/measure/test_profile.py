@@ -22,6 +22,7 @@ from memplan.types import (
     Optimizer,
     OptimizerType,
     Phase,
+    Precision,
     ProfileStage,
     TrainingJob,
 )
@@ -257,11 +258,21 @@ TEN = {
     ),
 }
 
+CHECKPOINTED = {
+    f"checkpointed {name}": replace(job, activation_checkpointing=True, micro_batch_size=16)
+    for name, job in TEN.items()
+    if name in ("bert", "llama", "resnext")
+}
+CHECKPOINTED["checkpointed llama in bfloat16"] = replace(
+    CHECKPOINTED["checkpointed llama"], precision=Precision.AMP_BF16
+)
+JOBS = TEN | CHECKPOINTED
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TEN)
+@pytest.mark.parametrize("name", JOBS)
 def test_what_the_cpu_took_is_what_is_estimated(name: str) -> None:
-    job = TEN[name]
+    job = JOBS[name]
     found: Profiled = in_child("profiles:profile_quietly", request(job, warmup_steps=1, steps=1))
     assert found.micro_batch_size == job.micro_batch_size
     estimate = planning.estimate_memory(Traced(), job, GPU)
