@@ -48,6 +48,8 @@ GPU = GpuCatalog.load().get("nvidia-a100-40gb")
 SGD = Optimizer(type=OptimizerType.SGD, momentum=0.9)
 ON_THE_HOST = {"lift_fresh"}
 """Step counts of Adam: tensors of the host, which is where everything is for a run on the CPU."""
+BUFFERED_ON_THE_HOST = {"binary_cross_entropy_with_logits"}
+"""The CPU's logarithm of a sigmoid has a buffer of its input's size; CUDA's has none."""
 
 
 def stack(*layers: Layer, shape: tuple[int, ...]) -> TrainingJob:
@@ -139,7 +141,8 @@ def test_the_simulation_allocates_and_frees_what_a_real_run_does(
 @pytest.mark.parametrize("loss", [Loss.MSE, Loss.MEAN, Loss.BINARY_CROSS_ENTROPY_WITH_LOGITS])
 def test_so_it_is_with_every_loss(loss: Loss) -> None:
     found = compared(MLP, optimizer=SGD, loss=loss)
-    assert found.only_measured == found.resized == found.freed_elsewhere == ()
+    differing = (*found.only_measured, *found.resized, *found.freed_elsewhere)
+    assert {group.operator for group in differing} <= BUFFERED_ON_THE_HOST
     assert beside_workspaces(found) == set()
 
 
