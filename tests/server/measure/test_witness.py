@@ -141,9 +141,9 @@ def test_the_simulation_allocates_and_frees_what_a_real_run_does(
 @pytest.mark.parametrize("loss", [Loss.MSE, Loss.MEAN, Loss.BINARY_CROSS_ENTROPY_WITH_LOGITS])
 def test_so_it_is_with_every_loss(loss: Loss) -> None:
     found = compared(MLP, optimizer=SGD, loss=loss)
-    differing = (*found.only_measured, *found.resized, *found.freed_elsewhere)
-    assert {group.operator for group in differing} <= BUFFERED_ON_THE_HOST
-    assert beside_workspaces(found) == set()
+    groups = (*found.only_measured, *found.resized, *found.freed_elsewhere)
+    differing = {group.operator for group in groups} | beside_workspaces(found)
+    assert differing <= (BUFFERED_ON_THE_HOST if "cross" in loss.value else set())
 
 
 def test_a_resnet_is_the_same_but_for_the_workspaces() -> None:
