@@ -116,8 +116,8 @@ What the bounds say of the same rows:
 {bounds}
 
 A row is spoiled when its table contradicts it: it is below the fake-tensor peak that the table has
-for it, or lies more than 15 % off the line through the other rows of its model on the GPU, as memory
-is nearly a line in the batch size. Those far above it were most likely taken in the moment in which
+for it, or more than 15 % off the line through the other rows of its model on the GPU, as memory is
+nearly a line in the batch size. Those far above it were most likely taken in the moment in which
 `cudnn.benchmark` tries algorithms in whatever memory is free, which makes no job fail. Models at
 fewer than three batch sizes cannot be judged and are left out there, too.
 
