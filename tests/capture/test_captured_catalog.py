@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from tracing import peaks, traced
 
 import memplan
-from memplan.types import CatalogModel, InputTensor, Loss, Model, TrainingJob
+from memplan.types import CatalogModel, InputTensor, Loss, Model, Precision, TrainingJob
 from memplan.wire import to_proto
 from memplan_server import models
 from memplan_server.jobs import normalize
@@ -75,6 +76,43 @@ def test_allocated_bytes_are_equal(name: str, config: dict[str, Any]) -> None:
     assert other.affine == own.affine
     for batch_size in (16, 100) if own.affine else (16,):
         assert peaks(other, batch_size) == peaks(own, batch_size)
+
+
+@pytest.mark.parametrize(
+    "name", ["timm/deit_tiny_patch16_224", "transformers/gpt2", "transformers/llama"]
+)
+def test_they_are_equal_in_mixed_precision(name: str) -> None:
+    """Language models compute the loss of `logits.float()`, and return the logits they had."""
+    model = Model(catalog=CatalogModel(name=name, config=QUICK[name]))
+    job = TrainingJob(model=model, micro_batch_size=16, precision=Precision.AMP_BF16)
+    own = traced(normalize(job))
+    other = traced(replace(captured(job), precision=Precision.AMP_BF16))
+    for batch_size in (16, 100):
+        assert peaks(other, batch_size) == peaks(own, batch_size)
+
+
+CHECKPOINTED = ["timm/deit_tiny_patch16_224", "transformers/bert", "transformers/llama"]
+LONG_CHECKPOINTED = ["timm/resnet18", "timm/convnext_atto", "transformers/t5", "transformers/gpt2"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*CHECKPOINTED, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG_CHECKPOINTED)],
+)
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.AMP_BF16])
+def test_activations_computed_anew_are_seen(name: str, precision: Precision) -> None:
+    model = Model(catalog=CatalogModel(name=name, config=QUICK.get(name, {})))
+    job = TrainingJob(
+        model=model, micro_batch_size=16, precision=precision, activation_checkpointing=True
+    )
+    job = normalize(job)
+    plain = traced(replace(job, activation_checkpointing=False))
+    own, other = traced(job), traced(replace(captured(job), precision=precision))
+    assert other.affine
+    for batch_size in (16, 100):
+        # The library's closures keep arguments that no layer uses, such as positions.
+        assert peaks(other, batch_size) == pytest.approx(peaks(own, batch_size), rel=0.002)
+        assert peaks(other, batch_size) < peaks(plain, batch_size)
 
 
 @pytest.mark.slow

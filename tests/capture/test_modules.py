@@ -19,15 +19,13 @@ from tracing import traced
 import memplan
 from memplan.capturing.accepting import COMPILED, ONE_GPU
 from memplan.capturing.modules import LARGER_BATCHES
-from memplan.capturing.pretending import CHECKPOINTS, FUNCTIONS
+from memplan.capturing.pretending import FUNCTIONS
 from memplan.capturing.wrapping import SUMMED
 from memplan.fakes.known import CONDITIONS
 from memplan_server.validation import violations_of
 
 STATED = {
     "a custom autograd function": FUNCTIONS,
-    "checkpointing": CHECKPOINTS,
-    "reentrant checkpointing": CHECKPOINTS,
     "a condition on values": CONDITIONS[True],
     "another way for large batches": LARGER_BATCHES.format(63),
     "a loop over samples": "the model computes something else at other batch sizes: the graph "

@@ -206,6 +206,13 @@ def _deep(depth: int) -> Any:
     return [_deep(depth - 1)] if depth else []
 
 
+def _entered_twice(graph: Any) -> None:
+    graph.contexts.add(checkpoint=1)
+    graph.nodes[0].context = 1
+    graph.nodes.add().CopyFrom(graph.nodes[-1])
+    graph.nodes[-1].context = 1
+
+
 def _wrong_parts() -> dict[str, Any]:
     """Changes of a part of the graph besides its nodes' arguments."""
     one = job_pb2.GraphSize(fixed=1)
@@ -249,6 +256,8 @@ def _wrong_parts() -> dict[str, Any]:
         "an input of 2^40 a sample": lambda g: setattr(g.inputs[0].shape[0], "per_sample", 2**40),
         "a divisor below 0": lambda g: setattr(g.inputs[0].shape[0], "divisor", -1),
         "100 inputs": lambda g: [g.inputs.add(shape=[one]) for _ in range(100)],
+        "a checkpoint below 0": lambda g: g.contexts.add(checkpoint=-1),
+        "a checkpoint that is entered twice": _entered_twice,
         "autocast to integers": lambda g: g.contexts.add(autocast=True, autocast_dtype=4),
         "a long assumption": lambda g: g.assumptions.append("x" * 10_000),
         "control characters": lambda g: g.assumptions.append("\x1b[31m"),

@@ -18,6 +18,7 @@ from memplan.capturing.batches import Batch
 from memplan.capturing.lives import lives_noted
 from memplan.capturing.locating import line_of_error, module_of_error
 from memplan.capturing.pretending import as_in_training
+from memplan.capturing.recomputing import regions_noted
 from memplan.capturing.wrapping import Step
 from memplan.errors import CaptureError
 from memplan.fakes import modes
@@ -78,7 +79,7 @@ def export(
     try:
         pretending = as_in_training(step.returned.assume, conditions=conditions)
         values = contextlib.nullcontext() if dynamic else modes.followed(step.returned.assume)
-        with _quiet(), lives_noted(), _uncompiled(), pretending, values:
+        with _quiet(), lives_noted(), regions_noted(), _uncompiled(), pretending, values:
             return torch.export.export(step, tuple(tensors), dynamic_shapes=(dims,), strict=False)
     except CaptureError as error:
         if error.location:

@@ -12,26 +12,36 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import nn
 from torch._decomp import meta_table
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import checkpoint
 from torch.utils._python_dispatch import _disable_current_modes
 
+from memplan.capturing.recomputing import region
 from memplan.errors import CaptureError
 from memplan.fakes import known
 from memplan.fakes.hardware import as_on_hardware, grouped_mm, replaced
 
-__all__ = ["CHECKPOINTS", "FUNCTIONS", "as_in_training"]
+__all__ = ["FUNCTIONS", "SELECTIVE", "as_in_training"]
 
 FUNCTIONS = (
     "custom autograd functions are captured as the operators of their forward: what they keep for "
     "backward by themselves is not known"
 )
-CHECKPOINTS = (
-    "activation checkpointing is not modelled: activations are taken to be kept, so that the job "
-    "takes less than is said here"
+SELECTIVE = (
+    "activation checkpointing that selects what to keep (context_fn) is taken to keep nothing"
 )
 
+_CONVERSIONS: dict[str, torch.dtype | None] = {
+    "to": None,
+    "type": None,
+    "type_as": None,
+    "float": torch.float32,
+    "half": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+"""Methods that give a tensor of another element type, and which where their name says it."""
 _TO_NUMPY = ("numpy", "tolist", "__array__")
 _READERS: dict[str, Callable[[Any], Any]] = {
     "__bool__": bool,
@@ -56,6 +66,9 @@ def as_in_training(assume: Callable[[str], None], *, conditions: bool = True) ->
         stack.enter_context(_any_grouped_mm())
         contiguous = _recorded_contiguous(torch.Tensor.contiguous)
         stack.enter_context(replaced(torch.Tensor, "contiguous", contiguous))
+        for name in _CONVERSIONS:
+            converted = _recorded_conversion(getattr(torch.Tensor, name), name)
+            stack.enter_context(replaced(torch.Tensor, name, converted))
         for name, kind in _READERS.items():
             original = getattr(torch.Tensor, name)
             reader = _reader(original, kind, conditions, assume)
@@ -90,27 +103,29 @@ def _any_grouped_mm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_functions_of_its_own(assume: Callable[[str], None]) -> Iterator[None]:
-    """Note the uses of custom autograd functions, and of activation checkpointing, which is one."""
+    """Note uses of custom autograd functions, and what activation checkpointing computes anew."""
     original: Any = torch.autograd.Function.apply
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         assume(FUNCTIONS)
         return original.__func__(cls, *args, **kwargs)
 
-    class Kept:
+    class Noted:
         @staticmethod
         def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-            assume(CHECKPOINTS)
-            return function(*args)
+            with region():
+                return function(*args)
 
-    def kept(*args: Any, **kwargs: Any) -> Iterator[None]:
-        assume(CHECKPOINTS)
-        yield
+    def noted(function: Any, preserve: bool, context_fn: Any, *args: Any, **kwargs: Any) -> Any:
+        if context_fn is not checkpoint.noop_context_fn:
+            assume(SELECTIVE)
+        with region():
+            yield
 
     with (
         replaced(torch.autograd.Function, "apply", classmethod(apply)),
-        replaced(checkpoint, "CheckpointFunction", Kept),
-        replaced(checkpoint, "_checkpoint_without_reentrant_generator", kept),
+        replaced(checkpoint, "CheckpointFunction", Noted),
+        replaced(checkpoint, "_checkpoint_without_reentrant_generator", noted),
     ):
         yield
 
@@ -131,6 +146,29 @@ def _recorded_contiguous(original: Callable[..., torch.Tensor]) -> Callable[...,
         return made
 
     return contiguous
+
+
+def _recorded_conversion(original: Callable[..., torch.Tensor], name: str) -> Callable[..., Any]:
+    """A conversion, with a result of its own also where it does nothing.
+
+    Under autocast it may be asked of a tensor of another type than here. What it gives is another
+    tensor then, and the program goes on to hold the one that it had.
+    """
+
+    def convert(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        activation = isinstance(tensor, FakeTensor) and not isinstance(tensor, nn.Parameter)
+        if activation and _target(name, args, kwargs) == tensor.dtype:
+            tensor = torch.ops.aten.alias.default(tensor)
+        return original(tensor, *args, **kwargs)
+
+    return convert
+
+
+def _target(name: str, args: Any, kwargs: Any) -> torch.dtype | None:
+    """The element type that a conversion is to give; None for none."""
+    given = [_CONVERSIONS[name], *args, *kwargs.values()]
+    found = (value.dtype if isinstance(value, torch.Tensor) else value for value in given)
+    return next((value for value in found if isinstance(value, torch.dtype)), None)
 
 
 def _outside(original: Callable[..., Any], assume: Callable[[str], None]) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from memplan.capturing.batches import Batch, data_type
 from memplan.capturing.holdings import Held
 from memplan.capturing.lives import Life, life_of
 from memplan.capturing.locating import line_of
+from memplan.capturing.recomputing import region_of
 from memplan.capturing.sizes import Sizes
 from memplan.errors import CaptureError
 from memplan.types import (
@@ -270,6 +271,7 @@ class _Writer:
         written = self.written
         number = written.operators.setdefault(str(target), len(written.operators))
         where = 0
+        context = replace(context, checkpoint=region_of(node))
         if context != GraphContext():
             where = written.contexts.setdefault(context, len(written.contexts)) + 1
         value = node.meta.get("val")

@@ -115,6 +115,10 @@ class GraphContext:
     it."""
     autocast_dtype: DataType = DataType.UNSPECIFIED
     """The element type of that autocast. Needed where it is enabled."""
+    checkpoint: int = 0
+    """Within torch.utils.checkpoint: which call of it, counted from 1. The nodes of one call follow
+    one another; what they keep for backward goes after forward, and is computed anew there. 0:
+    none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -353,4 +353,4 @@ class TrainingJob:
     activation_checkpointing: bool = False
     """Activation (gradient) checkpointing as the model's library does it: most activations are not
     kept, and computed anew in backward. For catalog models whose library has it: transformers,
-    timm, diffusers. Default false."""
+    timm, diffusers. A captured model has what its code does. Default false."""

@@ -383,14 +383,16 @@ class GraphSize(_message.Message):
     def __init__(self, fixed: _Optional[int] = ..., per_sample: _Optional[int] = ..., per_sample_pair: _Optional[int] = ..., divisor: _Optional[int] = ...) -> None: ...
 
 class GraphContext(_message.Message):
-    __slots__ = ("no_grad", "autocast", "autocast_dtype")
+    __slots__ = ("no_grad", "autocast", "autocast_dtype", "checkpoint")
     NO_GRAD_FIELD_NUMBER: _ClassVar[int]
     AUTOCAST_FIELD_NUMBER: _ClassVar[int]
     AUTOCAST_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     no_grad: bool
     autocast: bool
     autocast_dtype: DataType
-    def __init__(self, no_grad: bool = ..., autocast: bool = ..., autocast_dtype: _Optional[_Union[DataType, str]] = ...) -> None: ...
+    checkpoint: int
+    def __init__(self, no_grad: bool = ..., autocast: bool = ..., autocast_dtype: _Optional[_Union[DataType, str]] = ..., checkpoint: _Optional[int] = ...) -> None: ...
 
 class GraphNode(_message.Message):
     __slots__ = ("operator", "module", "context", "arguments", "result_count", "releases")

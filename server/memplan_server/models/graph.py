@@ -140,6 +140,7 @@ def _contiguous(shape: Sequence[int]) -> list[int]:
 def _instructions(graph: Graph, scopes: Sequence[Scope]) -> Iterator[Instruction]:
     operators = [find(name) for name in graph.operators]
     releases = _releases(graph)
+    defined = len(graph.tensors) + len(graph.inputs)
     for index, node in enumerate(graph.nodes):
         at = f"{FIELD}.nodes[{index}]"
         name, operator = graph.operators[node.operator], operators[node.operator]
@@ -153,9 +154,12 @@ def _instructions(graph: Graph, scopes: Sequence[Scope]) -> Iterator[Instruction
             scope=scopes[node.module],
             context=graph.contexts[node.context - 1] if node.context else None,
             result_count=node.result_count,
+            first_result=defined,
+            uses=tuple(node.used_values()),
             releases=tuple(releases[index]),
             at=at,
         )
+        defined += node.result_count or 1
 
 
 def _releases(graph: Graph) -> list[list[int]]:

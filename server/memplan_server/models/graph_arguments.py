@@ -26,7 +26,7 @@ __all__ = ["Bound", "Frame", "bind", "torch_dtype"]
 class Frame(Protocol):
     """What is known while a graph runs."""
 
-    values: list[Any]
+    values: dict[int, Any]
     batch_size: int
     device: torch.device
 

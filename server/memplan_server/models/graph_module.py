@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
 )
+from torch.utils import checkpoint
 
 from memplan.types import GraphContext, GraphInput
 from memplan_server.errors import InvalidJob, MemplanError, Violation
@@ -42,9 +43,18 @@ class Instruction:
     context: GraphContext | None
     result_count: int
     """0: one tensor, or nothing, not in a list."""
+    first_result: int
+    """Number of the first value that it defines."""
+    uses: tuple[int, ...]
+    """Numbers of the values that are its arguments."""
     releases: tuple[int, ...]
     at: str
     """Its place in the request."""
+
+    @property
+    def checkpoint(self) -> int:
+        """The checkpointed part it is in; 0 for none."""
+        return 0 if self.context is None else self.context.checkpoint
 
 
 class Scope(nn.Module):
@@ -58,9 +68,9 @@ class Scope(nn.Module):
 
 
 class _State:
-    """The values of one forward pass."""
+    """The values of one forward pass, or of one execution of a checkpointed part."""
 
-    def __init__(self, values: list[Any], batch_size: int, device: torch.device) -> None:
+    def __init__(self, values: dict[int, Any], batch_size: int, device: torch.device) -> None:
         self.values = values
         self.batch_size = batch_size
         self.device = device
@@ -70,18 +80,23 @@ class _State:
         positional, named = instruction.bound.resolve(self)
         try:
             result = instruction.operator(*positional, **named)
-        except (MemplanError, MemoryError):
+        except (MemplanError, MemoryError, checkpoint._StopRecomputationError):
             raise
         except Exception as error:  # whatever PyTorch raises for arguments that do not go together
             raise _failed(instruction, error) from error
         del positional, named
         self._keep(instruction, result)
-        for value in instruction.releases:
-            self.values[value] = None
+        self.release(instruction.releases)
+
+    def release(self, values: Iterable[int]) -> None:
+        """Let go of values."""
+        for value in values:
+            self.values.pop(value, None)
 
     def _keep(self, instruction: Instruction, result: Any) -> None:
+        first = instruction.first_result
         if not instruction.result_count:
-            self.values.append(result)
+            self.values[first] = result
             return
         if not isinstance(result, (tuple, list)) or len(result) != instruction.result_count:
             count = len(result) if isinstance(result, (tuple, list)) else 1
@@ -90,7 +105,27 @@ class _State:
                 "The job's assumptions must be those that the graph was captured with."
             )
             raise InvalidJob(Violation(f"{instruction.at}.result_count", said))
-        self.values.extend(result)
+        self.values.update(enumerate(result, first))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """Nodes that are executed together: a checkpointed part, or what is between two."""
+
+    checkpointed: bool
+    runs: tuple[tuple[Scope, tuple[Instruction, ...]], ...]
+    """Nodes one after another, by the module that calls them."""
+    inputs: tuple[int, ...]
+    """Values from outside, those that the model holds left out."""
+    results: tuple[int, ...]
+    """Values that are used after it."""
+    releases: tuple[int, ...]
+    """Values from outside that it is the last to use."""
+
+    def execute(self, state: _State) -> None:
+        """Execute every node."""
+        for scope, run in self.runs:
+            scope(state, run)
 
 
 class GraphModel(Scope):
@@ -109,9 +144,9 @@ class GraphModel(Scope):
         """Where the tensors are that it holds, and what forward() does and returns."""
         self._holders = tuple(holders)
         self._inputs = tuple(inputs)
-        self._runs = [
-            (scope, tuple(run))
-            for scope, run in itertools.groupby(instructions, key=lambda i: i.scope)
+        self._parts = [
+            _part(tuple(part), checkpointed=region > 0, held=len(holders))
+            for region, part in itertools.groupby(instructions, key=lambda i: i.checkpoint)
         ]
         self._outputs = outputs
         self._loss = loss
@@ -121,15 +156,18 @@ class GraphModel(Scope):
         """The loss and the outputs, as the captured model returns them."""
         if inputs and isinstance(inputs[0], _State):
             return super().forward(*inputs)
-        values: list[Any] = [getattr(holder, name) for holder, name in self._holders]
-        values += inputs
+        held = {i: getattr(holder, name) for i, (holder, name) in enumerate(self._holders)}
         batch_size = batch_size_of(self._inputs, [i.shape for i in inputs])
-        state = _State(values, batch_size or self._fixed_batch_size or 1, inputs[0].device)
-        for scope, run in self._runs:
-            if scope is self:
-                super().forward(state, run)
+        state = _State(
+            held | dict(enumerate(inputs, len(held))),
+            batch_size or self._fixed_batch_size or 1,
+            inputs[0].device,
+        )
+        for part in self._parts:
+            if part.checkpointed:
+                _checkpoint(part, state, held)
             else:
-                scope(state, run)
+                part.execute(state)
         return self._result(state)
 
     def _result(self, state: _State) -> Any:
@@ -141,6 +179,39 @@ class GraphModel(Scope):
         if self._loss is not None:
             return {"loss": _single(values[self._loss]), "outputs": found}
         return found[0] if isinstance(found, tuple) and len(found) == 1 else found
+
+
+def _part(instructions: tuple[Instruction, ...], *, checkpointed: bool, held: int) -> _Part:
+    first = instructions[0].first_result
+    used = {value for i in instructions for value in i.uses}
+    released = [value for i in instructions for value in i.releases]
+    defined = [i.first_result + n for i in instructions for n in range(max(i.result_count, 1))]
+    runs = itertools.groupby(instructions, key=lambda i: i.scope)
+    return _Part(
+        checkpointed=checkpointed,
+        runs=tuple((scope, tuple(run)) for scope, run in runs),
+        inputs=tuple(sorted(value for value in used if held <= value < first)),
+        results=tuple(sorted({*defined} - {*released})),
+        releases=tuple(value for value in released if value < first),
+    )
+
+
+def _checkpoint(part: _Part, state: _State, held: Mapping[int, Any]) -> None:
+    """Execute the part as torch.utils.checkpoint does: once now, once more in backward."""
+
+    batch_size, device = state.batch_size, state.device  # autograd must not keep all the values
+
+    def execute(*given: Any) -> tuple[Any, ...]:
+        values = {**held, **dict(zip(part.inputs, given, strict=True))}
+        inner = _State(values, batch_size, device)
+        del given, values
+        part.execute(inner)
+        return tuple(inner.values[value] for value in part.results)
+
+    given = [state.values[value] for value in part.inputs]
+    found = checkpoint.checkpoint(execute, *given, use_reentrant=False)
+    state.values.update(zip(part.results, found, strict=True))
+    state.release(part.releases)
 
 
 def _single(loss: Any) -> torch.Tensor:

@@ -38,6 +38,7 @@ LIMITS = {
 }
 """Most entries of each list of a graph."""
 MOST_ARGUMENTS = 64
+MOST_CHECKPOINTS = 1_000
 MOST_ITEMS = 4_096
 MOST_DIMENSIONS = 16
 LARGEST_SIZE = 2**40
@@ -149,6 +150,7 @@ def _size(at: str, size: GraphSize) -> Violations:
 def _context(context: GraphContext, at: str) -> Violations:
     if context.autocast and context.autocast_dtype not in _FLOATS:
         yield Violation(f"{at}.autocast_dtype", "must be a floating-point type.")
+    yield from whole(f"{at}.checkpoint", context.checkpoint, 0, MOST_CHECKPOINTS)
 
 
 def _index(at: str, value: int, count: int) -> Violations:
@@ -168,6 +170,7 @@ def _nodes_and_results(graph: Graph, at: str) -> Violations:
         if wrong:
             return
         defined += results
+    yield from _checkpoints(graph, at)
     if not graph.outputs and graph.loss is None:
         yield Violation(f"{at}.outputs", "must have at least one entry where there is no loss.")
     for index, output in enumerate(graph.outputs):
@@ -175,6 +178,18 @@ def _nodes_and_results(graph: Graph, at: str) -> Violations:
         yield from text(f"{at}.outputs[{index}].name", output.name, longest=LONGEST_NAME)
     if graph.loss is not None:
         yield from _index(f"{at}.loss", graph.loss, defined)
+
+
+def _checkpoints(graph: Graph, at: str) -> Violations:
+    """The nodes of one checkpointed part follow one another."""
+    parts = [graph.contexts[n.context - 1].checkpoint if n.context else 0 for n in graph.nodes]
+    before: set[int] = set()
+    for index, (last, part) in enumerate(zip([0, *parts], parts, strict=False)):
+        if part and part != last and part in before:
+            said = f"is in checkpoint {part} again, after nodes that are not."
+            yield Violation(f"{at}.nodes[{index}].context", said)
+            return
+        before.add(part)
 
 
 def _node(graph: Graph, node: GraphNode, defined: int, at: str) -> Violations:

@@ -75,7 +75,7 @@ def job_violations(job: TrainingJob, at: str, *, batch_required: bool) -> Violat
     if job.model.layer_stack is not None and job.loss is Loss.MODEL:
         yield Violation(f"{at}.loss", "A layer stack computes no loss of its own; name another.")
     if job.model.catalog is None and job.activation_checkpointing:
-        said = "Only models of a catalog have it; activations of others are taken to be kept."
+        said = "Only models of a catalog have it; captured ones have what their code does."
         yield Violation(f"{at}.activation_checkpointing", said)
     if job.model.graph is None and job.optimizer.groups:
         yield Violation(f"{at}.optimizer.groups", "Only the parameters of a graph have groups.")
