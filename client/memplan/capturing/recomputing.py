@@ -1,9 +1,11 @@
 """Which parts of a program are computed anew in backward: activation checkpointing.
 
-with regions_noted():
-    with region():      # what torch.utils.checkpoint is called with
-        ...
-region_of(node)         # 1; 0 where a node is in none
+    with regions_noted():
+        with region():      # what torch.utils.checkpoint is called with
+            ...
+    region_of(node)         # 1; 0 where a node is in none
+
+PyTorch's tracer has no word for it, so its nodes are marked while they are made.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def _one(kind: str, given: str, argument: GraphArgument, parameter: Any, at: str
     if given == "value":
         assert argument.value is not None
         number = argument.value
-        return lambda frame: frame.values[number]
+        return lambda frame: frame.values.get(number)  # None where it was let go of
     if given == "size":
         size = argument.size
         assert size is not None

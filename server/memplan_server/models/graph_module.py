@@ -125,7 +125,10 @@ class _Part:
     def execute(self, state: _State) -> None:
         """Execute every node."""
         for scope, run in self.runs:
-            scope(state, run)
+            if isinstance(scope, GraphModel):  # which is being called already
+                Scope.forward(scope, state, run)
+            else:
+                scope(state, run)
 
 
 class GraphModel(Scope):
@@ -154,8 +157,6 @@ class GraphModel(Scope):
 
     def forward(self, *inputs: Any) -> Any:
         """The loss and the outputs, as the captured model returns them."""
-        if inputs and isinstance(inputs[0], _State):
-            return super().forward(*inputs)
         held = {i: getattr(holder, name) for i, (holder, name) in enumerate(self._holders)}
         batch_size = batch_size_of(self._inputs, [i.shape for i in inputs])
         state = _State(
@@ -208,7 +209,7 @@ def _checkpoint(part: _Part, state: _State, held: Mapping[int, Any]) -> None:
         part.execute(inner)
         return tuple(inner.values[value] for value in part.results)
 
-    given = [state.values[value] for value in part.inputs]
+    given = [state.values.get(value) for value in part.inputs]
     found = checkpoint.checkpoint(execute, *given, use_reentrant=False)
     state.values.update(zip(part.results, found, strict=True))
     state.release(part.releases)
