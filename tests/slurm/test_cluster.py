@@ -36,18 +36,18 @@ def submit(cluster: Cluster, options: str, **environment: str) -> dict[str, str]
 
 def test_the_page_shows_what_happens(cluster: Cluster) -> None:
     *_, first, inline, refused = cluster.outputs.values()
-    assert "on large: 128 x 8\n" in first.text
-    assert "memplan: micro-batch 128 x 8 steps" in first.text
+    assert "on large: 144 x 8\n" in first.text
+    assert "memplan: micro-batch 144 x 8 steps" in first.text
     assert "memplan: Recommended there" in inline.text
     assert "It does not fit on any GPU here." in refused.text
 
 
 def test_a_job_that_fits_on_the_large_gpu_only_gets_it(cluster: Cluster) -> None:
-    found = submit(cluster, annotated("batch_size: 128"))
+    found = submit(cluster, annotated("batch_size: 144"))
     assert found["NodeList"] == "large"
     assert found["TresPerNode"] == "gres:gpu:a100:1"
     assert found["AdminComment"].startswith("memplan: FITS nvidia-a100-40gb: Takes")
-    assert found["MEMPLAN_MICRO_BATCH_SIZE"] == "128"
+    assert found["MEMPLAN_MICRO_BATCH_SIZE"] == "144"
     assert found["MEMPLAN_ACCUMULATION_STEPS"] == "1"
 
 
