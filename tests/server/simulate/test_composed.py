@@ -74,7 +74,9 @@ def real(function: Function, shapes: Iterable[tuple[int, ...]]) -> int:
     arguments = [torch.ones(shape) for shape in shapes]
     with (
         torch.no_grad(),
-        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled,
+        profile(
+            activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+        ) as profiled,
     ):
         function(*arguments)
     tree = profiled.profiler.kineto_results.experimental_event_tree()  # type: ignore[union-attr]
