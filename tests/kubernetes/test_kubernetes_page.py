@@ -137,7 +137,7 @@ def test_the_job_gets_what_the_page_says(ran: Ran, server: RunningServer) -> Non
         planned = patched(review, until_planned(webhook, review))  # by the name in the certificate
         file = job["metadata"]["annotations"][names.JOB]
         job["metadata"]["annotations"][names.JOB] = file.replace("144", "8192")
-        warnings = webhook.ask(review)["warnings"]
+        warnings = until_planned(webhook, review)["warnings"]
     kubernetes_validate.validate(planned, NEWEST, strict=True)
     shown = re.search(r"^```text\n(memplan\.dev/.*?)^```$", PAGE, flags=re.M | re.S)
     assert shown is not None
