@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -210,8 +211,10 @@ def _vision(name: str, dtype: DataType) -> TrainingJob:
 
 def _rewritten(model: str) -> str:
     """Why what is installed is another model than the A100 table's, if it is."""
-    installed = tuple(map(int, importlib.metadata.version("timm").split(".")[:3]))
-    if model.startswith("hiera_") and installed >= _FUSED_HIERA:
+    if not model.startswith("hiera_"):
+        return ""
+    installed = re.findall(r"\d+", importlib.metadata.version("timm"))
+    if tuple(map(int, installed[:3])) >= _FUSED_HIERA:
         return "timm computes its attention with a fused kernel since 1.0.26, after it was measured"
     return ""
 

@@ -232,9 +232,7 @@ def _follow_write(
                 _forget(written._base)
 
 
-def _write_whole(
-    func: Any, args: Any, kwargs: Any, target: torch.Tensor, others: list[Any]
-) -> bool:
+def _write_whole(func: Any, args: Any, kwargs: Any, target: Tensor, others: list[Any]) -> bool:
     """Note what a tensor holds now, by itself. False where that is not known."""
     anew = func in _OVERWRITING
     sources = others if anew else [target, *others]

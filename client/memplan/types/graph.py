@@ -118,7 +118,7 @@ class GraphContext:
     checkpoint: int = 0
     """Within torch.utils.checkpoint: which call of it, counted from 1. The nodes of one call follow
     one another; what they keep for backward goes after forward, and is computed anew there. 0:
-    none."""
+    none. At most 1,000."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,8 @@
-"""Activation checkpointing as the model's library does it: which layers, how, is the library's.
+"""Activation checkpointing as the model's library does it.
 
-enable(module, "transformers/llama")
+    enable(module, "transformers/llama")
+
+Which layers are computed anew, and how, is the library's.
 """
 
 from __future__ import annotations

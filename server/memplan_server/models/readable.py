@@ -34,13 +34,14 @@ def readable(device: torch.device) -> Iterator[None]:
 
 
 class Constants(TorchFunctionMode):
-    """Tensors made of lists of numbers keep their values on the meta device too."""
+    """Tensors made of numbers keep their values on the meta device too."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
-        of_numbers = func is torch.tensor and isinstance(args[0], (list, tuple))
+        data = args[0] if args else given.get("data")
+        of_numbers = func is torch.tensor and not isinstance(data, torch.Tensor)
         if not of_numbers or torch.device(given.get("device") or "cpu").type != "meta":
             return func(*args, **given)
         return with_value(func(*args, **{**given, "device": "cpu"}), given["device"])

@@ -16,6 +16,8 @@ READ: list[tuple[Callable[[], Any], Any]] = [
     (lambda: [x.tolist() for x in torch.linspace(0, 1, 3).split([1, 2])], [[0.0], [0.5, 1.0]]),
     (lambda: float(torch.arange(6).float().mean()), 2.5),
     (lambda: int(2 ** torch.ceil(torch.log2(torch.tensor([100.0])))), 128),
+    (lambda: torch.tensor(3).item(), 3),
+    (lambda: torch.tensor(data=[1, 2]).tolist(), [1, 2]),
     (lambda: torch.diff(torch.tensor([0, 2, 5])).int().tolist(), [2, 3]),
     (lambda: torch.zeros(2).fill_(3).cpu().tolist(), [3.0, 3.0]),
     (lambda: bool(torch.ones(4).sum() > 3), True),
