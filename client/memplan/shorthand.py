@@ -21,6 +21,7 @@ from memplan.types import (
     ActivationType,
     AllocatorSettings,
     Convolution,
+    DataParallel,
     GpuTarget,
     InputTensor,
     Layer,
@@ -190,12 +191,16 @@ def _compact_input(data: Any) -> Any:
     return f"{name}{'x'.join(map(str, data.get('shape', [])))}{dtype}"
 
 
-def _expand_optimizer(data: Any) -> Any:
-    return {"type": data} if isinstance(data, str) else data
+_Rule = Callable[[Any], Any]
 
 
-def _compact_optimizer(data: Any) -> Any:
-    return data["type"] if set(data) == {"type"} else data
+def _expands(field: str) -> _Rule:
+    """A text stands for a mapping with this field alone."""
+    return lambda data: {field: data} if isinstance(data, str) else data
+
+
+def _compacts(field: str) -> _Rule:
+    return lambda data: data[field] if set(data) == {field} else data
 
 
 def _expand_gpu(data: Any) -> Any:
@@ -340,14 +345,13 @@ def _compact_dimensions(data: Any) -> Any:
     return short
 
 
-_Rule = Callable[[Any], Any]
-
 _EXPAND: dict[type[Any], _Rule] = {
     TrainingJob: _expand_job,
     Model: _expand_model,
     LayerStack: lambda data: {"layers": data} if isinstance(data, list) else data,
     InputTensor: _expand_input,
-    Optimizer: _expand_optimizer,
+    Optimizer: _expands("type"),
+    DataParallel: _expands("strategy"),
     GpuTarget: _expand_gpu,
     AllocatorSettings: _expand_allocator,
     Layer: _expand_layer,
@@ -359,7 +363,8 @@ _EXPAND: dict[type[Any], _Rule] = {
 _COMPACT: dict[type[Any], _Rule] = {
     Model: _compact_model,
     InputTensor: _compact_input,
-    Optimizer: _compact_optimizer,
+    Optimizer: _compacts("type"),
+    DataParallel: _compacts("strategy"),
     GpuTarget: _compact_gpu,
     Layer: _compact_layer,
     Convolution: _compact_dimensions,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from memplan import types
+from memplan.ranks import in_ranks
 from memplan.types import GpuTarget, MeasuredProfile, MemoryEstimate, TrainingJob
 from memplan_server import dialects, paging, planning
 from memplan_server.calls import Call
@@ -111,7 +112,7 @@ class Planner:
         (target,) = _targets(known.catalog, [request.gpu], mig=True)
         accumulation = planning.plan_accumulation(
             self._seen_by(call),
-            self._known(request.job, call),
+            self._known(request.job, call, request.data_parallel_size),
             target,
             global_batch_size=request.global_batch_size,
             data_parallel_size=request.data_parallel_size or 1,
@@ -129,7 +130,10 @@ class Planner:
         self._check_time_limit("measurement_budget", request.measurement_budget)
         known = self._knowledge.now()
         targets = _targets(known.catalog, request.gpus, mig=False)
-        job, timelines = self._known(request.job, call), self._seen_by(call)
+        job, timelines = (
+            self._known(request.job, call, request.data_parallel_size),
+            self._seen_by(call),
+        )
         timelines.prepare(job, [target.gpu_type for target in targets])
         goal = Goal(
             job=job,
@@ -230,11 +234,14 @@ class Planner:
         models = (types.ModelInfo(name=n, library=n.partition("/")[0]) for n in page.names)
         return types.ListModelsResponse(models=tuple(models), next_page_token=page.next_token)
 
-    def _known(self, job: TrainingJob, call: Call) -> TrainingJob:
-        """The job with its defaults written out. Raises UnknownName for its model."""
+    def _known(self, job: TrainingJob, call: Call, data_parallel_size: int = 1) -> TrainingJob:
+        """The job of one of so many ranks with its defaults written out.
+
+        Raises UnknownName for its model.
+        """
         if job.model.catalog is not None:
             self._names.check(job.model.catalog.name, call)
-        return normalize(job)
+        return normalize(in_ranks(job, data_parallel_size))
 
     def _measured(self, job: TrainingJob, gpu_type: str) -> MeasuredProfile | None:
         """What is known of a normalised job on a GPU type from measurement."""

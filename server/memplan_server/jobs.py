@@ -20,6 +20,8 @@ from memplan.types import (
     AllocatorSettings,
     CatalogModel,
     Convolution,
+    DataParallel,
+    DataParallelStrategy,
     Dropout,
     GradientClipping,
     Layer,
@@ -92,6 +94,7 @@ def normalize(job: TrainingJob) -> TrainingJob:
         model=_model(job.model),
         optimizer=_optimizer(job.optimizer),
         loop=_loop(job.loop),
+        data_parallel=_data_parallel(job.data_parallel),
         assumptions=_filled(
             job.assumptions,
             routing=Routing.BALANCED,
@@ -177,6 +180,13 @@ def _loop(loop: TrainingLoop) -> TrainingLoop:
         accumulation_steps=1,
         keep_outputs=True,
     )
+
+
+def _data_parallel(data_parallel: DataParallel) -> DataParallel:
+    """None at all is the same as not given; options of DDP say that it is."""
+    if data_parallel.strategy is DataParallelStrategy.NONE or data_parallel == DataParallel():
+        return DataParallel()
+    return _filled(data_parallel, strategy=DataParallelStrategy.DDP, bucket_cap_mb=25)
 
 
 def _layers(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from handwritten import FAILURES, MODULES, Buffered, linear
 from torch import nn
 from torch.nn.utils import prune
@@ -22,6 +23,7 @@ from memplan.capturing.modules import LARGER_BATCHES
 from memplan.capturing.pretending import FUNCTIONS
 from memplan.capturing.wrapping import SUMMED
 from memplan.fakes.known import CONDITIONS
+from memplan.types import DataParallel, DataParallelStrategy
 from memplan_server.validation import violations_of
 
 STATED = {
@@ -199,13 +201,27 @@ class TestWhatWrapsModules:
         assert set(job.model.graph.assumptions) == {SUMMED, *stated}
         assert traced(job).parameter_count == sum(p.numel() for p in module.parameters())
 
+    def test_distributed_data_parallel(self) -> None:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            ddp = nn.parallel.DistributedDataParallel(
+                small(), bucket_cap_mb=5, gradient_as_bucket_view=True
+            )
+        finally:
+            dist.destroy_process_group()
+        job = captured(ddp, torch.empty(8, 8))
+        assert job.data_parallel == DataParallel(
+            strategy=DataParallelStrategy.DDP, bucket_cap_mb=5, gradient_as_bucket_view=True
+        )
+        assert job.model.graph == captured(ddp.module, torch.empty(8, 8)).model.graph
+
     def test_data_parallel(self, monkeypatch: pytest.MonkeyPatch) -> None:
         where = sys.modules["torch.nn.parallel.data_parallel"]
         # Not the simulated GPU, which takes no tensors from elsewhere.
         monkeypatch.setattr(where, "_get_available_device_type", lambda: None)
         job = captured(nn.DataParallel(small()), torch.empty(8, 8))
         assert job.model.graph is not None
-        assert ONE_GPU.format("DataParallel") in job.model.graph.assumptions
+        assert ONE_GPU in job.model.graph.assumptions
         assert job.model.graph.modules[0].type == "Sequential"
 
     @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from memplan.cli.commands import cli
 from memplan.types import (
     AllocatorSettings,
     CatalogModel,
+    DataParallel,
+    DataParallelStrategy,
     DataType,
     GpuTarget,
     GradientClipping,
@@ -56,7 +58,8 @@ class TestRequests:
             "--precision AMP_BF16 --loss mse --optimizer custom "
             "--optimizer-implementation fused --momentum 0.9 --nesterov --no-amsgrad --centered "
             "--weight-decay 0 --state-count 2 --memory-format channels-last --cudnn-benchmark "
-            "--activation-checkpointing "
+            "--activation-checkpointing --data-parallel ddp --gradient-as-bucket-view "
+            "--bucket-cap-mb 50 "
             "--zero-grad never --clip-gradients norm --accumulation-steps 4 "
             "--allocator-conf expandable_segments:True,max_split_size_mb:128 "
             "--model-config num_classes=10 --model-config act=gelu --model-config eps=1e-6 "
@@ -93,6 +96,11 @@ class TestRequests:
                 memory_format=MemoryFormat.CHANNELS_LAST,
                 cudnn_benchmark=True,
                 activation_checkpointing=True,
+                data_parallel=DataParallel(
+                    strategy=DataParallelStrategy.DDP,
+                    gradient_as_bucket_view=True,
+                    bucket_cap_mb=50,
+                ),
                 loop=TrainingLoop(
                     zero_grad=ZeroGrad.NEVER,
                     gradient_clipping=GradientClipping.NORM,
@@ -160,6 +168,21 @@ class TestRequests:
         assert accumulation.headroom_fraction == 0.0
         assert {page.filter for page in pages} == {"a100"}
         assert models.filter == "resnet"
+
+    def test_a_file_for_ranks_is_about_one_of_them(
+        self, run: Run, planner: FakePlanner, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "job.yaml"
+        file.write_text("model: a/b\nbatch_size: 3\ngpus: [t4]\ndata_parallel_size: 4\n")
+        run(f"estimate -f {file}")
+        run(f"estimate -f {file} --data-parallel none")
+        run(f"plan -f {file}")
+        strategies = [request.job.data_parallel.strategy for request in planner.requests]
+        assert strategies == [
+            DataParallelStrategy.DDP,
+            DataParallelStrategy.NONE,
+            DataParallelStrategy.UNSPECIFIED,
+        ]
 
 
 class TestDryRun:

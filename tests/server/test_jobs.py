@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from memplan.ranks import in_ranks
 from memplan.types import (
     Activation,
     ActivationType,
     Assumptions,
     CatalogModel,
     Convolution,
+    DataParallel,
+    DataParallelStrategy,
     Dropout,
     GradientClipping,
     InputTensor,
@@ -93,6 +96,37 @@ def test_what_is_given_stays() -> None:
         ),
     )
     assert normalize(given) == given
+
+
+DDP = DataParallelStrategy.DDP
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (DataParallel(), DataParallel()),
+        (DataParallel(strategy=DataParallelStrategy.NONE), DataParallel()),
+        (DataParallel(strategy=DDP), DataParallel(strategy=DDP, bucket_cap_mb=25)),
+        (DataParallel(bucket_cap_mb=5), DataParallel(strategy=DDP, bucket_cap_mb=5)),
+    ],
+)
+def test_how_ranks_work_together(given: DataParallel, meant: DataParallel) -> None:
+    assert normalize(replace(JOB, data_parallel=given)).data_parallel == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "ranks", "meant"),
+    [
+        (DataParallelStrategy.UNSPECIFIED, 1, DataParallelStrategy.UNSPECIFIED),
+        (DataParallelStrategy.UNSPECIFIED, 2, DDP),
+        (DataParallelStrategy.NONE, 2, DataParallelStrategy.NONE),
+    ],
+)
+def test_several_ranks_use_ddp_unless_they_say_otherwise(
+    given: DataParallelStrategy, ranks: int, meant: DataParallelStrategy
+) -> None:
+    job = replace(JOB, data_parallel=DataParallel(strategy=given))
+    assert in_ranks(job, ranks).data_parallel.strategy is meant
 
 
 @pytest.mark.parametrize(

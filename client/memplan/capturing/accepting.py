@@ -16,7 +16,7 @@ from memplan.errors import CaptureError
 __all__ = ["COMPILED", "ONE_GPU", "accepted"]
 
 COMPILED = "torch.compile is not modelled: the module is taken to run without it"
-ONE_GPU = "the module within {} is taken to be trained on one GPU"
+ONE_GPU = "the module within DataParallel is taken to be trained on one GPU"
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -27,7 +27,8 @@ def accepted(module: Any) -> tuple[nn.Module, tuple[str, ...]]:
         raise CaptureError(f"{kind} is no torch.nn.Module; pass the module object.")
     assumptions: list[str] = []
     if isinstance(module, _WRAPPERS):
-        assumptions.append(ONE_GPU.format(type(module).__name__))
+        if isinstance(module, nn.DataParallel):
+            assumptions.append(ONE_GPU)
         module = module.module
     for path, inner in module.named_modules():
         _check(inner, path)

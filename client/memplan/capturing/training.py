@@ -18,6 +18,8 @@ from memplan.errors import CaptureError
 from memplan.types import (
     AllocatorSettings,
     Assumptions,
+    DataParallel,
+    DataParallelStrategy,
     Loss,
     Model,
     Optimizer,
@@ -91,6 +93,18 @@ def capture_job(
         assumptions=assumptions or Assumptions(),
         micro_batch_size=micro_batch_size or samples,
         cudnn_benchmark=torch.backends.cudnn.benchmark,
+        data_parallel=_data_parallel(module),
+    )
+
+
+def _data_parallel(module: nn.Module) -> DataParallel:
+    """How the module's gradients are reduced, of one within DistributedDataParallel."""
+    if not isinstance(module, nn.parallel.DistributedDataParallel):
+        return DataParallel()
+    return DataParallel(
+        strategy=DataParallelStrategy.DDP,
+        gradient_as_bucket_view=module.gradient_as_bucket_view,
+        bucket_cap_mb=max(1, module.bucket_bytes_cap >> 20),
     )
 
 

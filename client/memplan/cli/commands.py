@@ -177,7 +177,7 @@ def estimate(**options: Any) -> int:
             raise click.UsageError("An estimate does not depend on free memory: see memplan plan.")
         with waiting("estimating"):
             answer = client.estimate_memory(
-                given.request.job,
+                given.job,
                 gpu_type=gpu.gpu_type,
                 confidence=given.request.confidence,
             )
@@ -208,7 +208,7 @@ def batch_size(**options: Any) -> int:
     def ask(client: Client, given: Given) -> int:
         with waiting("searching"):
             answers = client.recommend_batch_size(
-                given.request.job,
+                given.job,
                 given.request.gpus,
                 headroom_fraction=given.request.headroom_fraction,
                 confidence=given.request.confidence,

@@ -15,6 +15,7 @@ from memplan.cli.values import Count, KeyValue, Member, Seconds, Shorthand, Size
 from memplan.endpoint import VARIABLES
 from memplan.types import (
     AllocatorSettings,
+    DataParallelStrategy,
     DeviceType,
     GpuTarget,
     GradientClipping,
@@ -109,6 +110,13 @@ _JOB: list[Decorator[Any]] = [
         "Compute activations anew in backward (gradient checkpointing), as the library does.",
     ),
     _flag("cudnn-benchmark", "torch.backends.cudnn.benchmark is set."),
+    _member(
+        "data-parallel",
+        DataParallelStrategy,
+        f"{_choices(DataParallelStrategy)}. Default: ddp where --data-parallel-size is above 1.",
+    ),
+    _flag("gradient-as-bucket-view", "An option of DistributedDataParallel."),
+    _number("bucket-cap-mb", Count(), "N", "Another, in MiB. Default: 25."),
     _member("zero-grad", ZeroGrad, f"{_choices(ZeroGrad)}. Default: before-forward."),
     _member("clip-gradients", GradientClipping, f"{_choices(GradientClipping)}. Default: none."),
     _number("accumulation-steps", Count(), "N", "Passes before each optimizer step. Default: 1."),

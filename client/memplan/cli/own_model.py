@@ -13,7 +13,15 @@ from typing import Any
 import click
 
 from memplan.cli import factory
-from memplan.types import Assumptions, Loss, Optimizer, OptimizerType, Precision, TrainingJob
+from memplan.types import (
+    Assumptions,
+    DataParallel,
+    Loss,
+    Optimizer,
+    OptimizerType,
+    Precision,
+    TrainingJob,
+)
 
 __all__ = ["captured"]
 
@@ -49,6 +57,9 @@ def captured(model: str, job: TrainingJob) -> TrainingJob:
         optimizer=made.optimizer,
         precision=made.precision,
         assumptions=made.assumptions,
+        data_parallel=made.data_parallel
+        if job.data_parallel == DataParallel()
+        else job.data_parallel,
         cudnn_benchmark=job.cudnn_benchmark or made.cudnn_benchmark,
         micro_batch_size=job.micro_batch_size or made.micro_batch_size,
     )

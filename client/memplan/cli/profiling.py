@@ -64,7 +64,7 @@ def profile(**options: Any) -> int:
 def _measure(client: Client, given: Given, options: dict[str, Any]) -> MeasuredProfile:
     """Follow the stream to its end. Leaving early, by an interrupt for instance, cancels it."""
     stream = client.profile_memory(
-        given.request.job,
+        given.job,
         step_count=options["steps"] or 0,
         memory_limit_bytes=options["memory_limit"] or 0,
         time_limit=options["time_limit"],
@@ -93,7 +93,7 @@ def _estimate(
     if found.device_type is DeviceType.CUDA and not found.gpu_type:
         return None
     # On the CPU the batch may be smaller than the job's.
-    job = replace(given.request.job, micro_batch_size=found.micro_batch_size)
+    job = replace(given.job, micro_batch_size=found.micro_batch_size)
     try:
         with waiting("estimating"):
             answer = client.estimate_memory(

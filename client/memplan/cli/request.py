@@ -12,7 +12,15 @@ import click
 from memplan import jobfile
 from memplan.cli import factory, own_model
 from memplan.hugging_face import model_from_config
-from memplan.types import CatalogModel, InputTensor, Model, Optimizer, PlanJobRequest
+from memplan.ranks import in_ranks
+from memplan.types import (
+    CatalogModel,
+    InputTensor,
+    Model,
+    Optimizer,
+    PlanJobRequest,
+    TrainingJob,
+)
 
 __all__ = ["Given", "assemble"]
 
@@ -35,6 +43,9 @@ _FIELDS = {
     "memory_format": "job.memory_format",
     "activation_checkpointing": "job.activation_checkpointing",
     "cudnn_benchmark": "job.cudnn_benchmark",
+    "data_parallel": "job.data_parallel.strategy",
+    "gradient_as_bucket_view": "job.data_parallel.gradient_as_bucket_view",
+    "bucket_cap_mb": "job.data_parallel.bucket_cap_mb",
     "zero_grad": "job.loop.zero_grad",
     "clip_gradients": "job.loop.gradient_clipping",
     "accumulation_steps": "job.loop.accumulation_steps",
@@ -95,6 +106,11 @@ class Given:
     """The job file; empty without one."""
     flags: Mapping[str, str] = field(default_factory=dict)
     """Field path: option that set it."""
+
+    @property
+    def job(self) -> TrainingJob:
+        """The job as each of the ranks runs it: requests about it alone do not say how many."""
+        return in_ranks(self.request.job, self.request.data_parallel_size)
 
     def name_of(self, path: str) -> str:
         """What the user calls a field: the option that set or could set it, or its job file path.

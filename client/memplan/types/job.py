@@ -18,6 +18,8 @@ __all__ = [
     "AllocatorSettings",
     "Assumptions",
     "CatalogModel",
+    "DataParallel",
+    "DataParallelStrategy",
     "GradientClipping",
     "InputTensor",
     "Loss",
@@ -306,6 +308,33 @@ class TrainingLoop:
     iteration overwrites them, as local variables of a plain Python loop do. Default true."""
 
 
+class DataParallelStrategy(StrEnum):
+    """How gradients of data-parallel ranks come together."""
+
+    UNSPECIFIED = "unspecified"
+    """DDP where the request has a data_parallel_size above 1, or an option of it is given, else
+    NONE."""
+    NONE = "none"
+    """Outside PyTorch's allocator, or there are no other ranks."""
+    DDP = "ddp"
+    """torch.nn.parallel.DistributedDataParallel: one more copy of the gradients, in buckets. All
+    micro-batches of a step but the last run under its no_sync()."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataParallel:
+    """What a job does as one of several ranks that train copies of the model, a GPU for each."""
+
+    strategy: DataParallelStrategy = DataParallelStrategy.UNSPECIFIED
+    """How gradients of the ranks come together. Default: DDP where the request has a
+    data_parallel_size above 1, or an option of it is given, else NONE."""
+    gradient_as_bucket_view: bool = False
+    """DDP: gradients are views of the buckets that are reduced, not copied into them. Default
+    false."""
+    bucket_cap_mb: int = 0
+    """DDP: size of a bucket in MiB. Default 25. 1 to 2^20."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AllocatorSettings:
     """Settings of PyTorch's CUDA caching allocator, by their names in PYTORCH_CUDA_ALLOC_CONF."""
@@ -354,3 +383,5 @@ class TrainingJob:
     """Activation (gradient) checkpointing as the model's library does it: most activations are not
     kept, and computed anew in backward. For catalog models whose library has it: transformers,
     timm, diffusers. A captured model has what its code does. Default false."""
+    data_parallel: DataParallel = field(default_factory=DataParallel)
+    """What the job does as one of several ranks that train copies of the model."""

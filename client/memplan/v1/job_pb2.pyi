@@ -97,6 +97,12 @@ class GradientClipping(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRADIENT_CLIPPING_NORM: _ClassVar[GradientClipping]
     GRADIENT_CLIPPING_VALUE: _ClassVar[GradientClipping]
 
+class DataParallelStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DATA_PARALLEL_STRATEGY_UNSPECIFIED: _ClassVar[DataParallelStrategy]
+    DATA_PARALLEL_STRATEGY_NONE: _ClassVar[DataParallelStrategy]
+    DATA_PARALLEL_STRATEGY_DDP: _ClassVar[DataParallelStrategy]
+
 class GraphTensorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     GRAPH_TENSOR_KIND_UNSPECIFIED: _ClassVar[GraphTensorKind]
@@ -161,13 +167,16 @@ GRADIENT_CLIPPING_UNSPECIFIED: GradientClipping
 GRADIENT_CLIPPING_NONE: GradientClipping
 GRADIENT_CLIPPING_NORM: GradientClipping
 GRADIENT_CLIPPING_VALUE: GradientClipping
+DATA_PARALLEL_STRATEGY_UNSPECIFIED: DataParallelStrategy
+DATA_PARALLEL_STRATEGY_NONE: DataParallelStrategy
+DATA_PARALLEL_STRATEGY_DDP: DataParallelStrategy
 GRAPH_TENSOR_KIND_UNSPECIFIED: GraphTensorKind
 GRAPH_TENSOR_KIND_PARAMETER: GraphTensorKind
 GRAPH_TENSOR_KIND_BUFFER: GraphTensorKind
 GRAPH_TENSOR_KIND_CONSTANT: GraphTensorKind
 
 class TrainingJob(_message.Message):
-    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size", "cudnn_benchmark", "assumptions", "activation_checkpointing")
+    __slots__ = ("model", "inputs", "loss", "optimizer", "precision", "memory_format", "loop", "allocator", "micro_batch_size", "cudnn_benchmark", "assumptions", "activation_checkpointing", "data_parallel")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +189,7 @@ class TrainingJob(_message.Message):
     CUDNN_BENCHMARK_FIELD_NUMBER: _ClassVar[int]
     ASSUMPTIONS_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_CHECKPOINTING_FIELD_NUMBER: _ClassVar[int]
+    DATA_PARALLEL_FIELD_NUMBER: _ClassVar[int]
     model: Model
     inputs: _containers.RepeatedCompositeFieldContainer[InputTensor]
     loss: Loss
@@ -192,7 +202,8 @@ class TrainingJob(_message.Message):
     cudnn_benchmark: bool
     assumptions: Assumptions
     activation_checkpointing: bool
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ..., cudnn_benchmark: bool = ..., assumptions: _Optional[_Union[Assumptions, _Mapping]] = ..., activation_checkpointing: bool = ...) -> None: ...
+    data_parallel: DataParallel
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[InputTensor, _Mapping]]] = ..., loss: _Optional[_Union[Loss, str]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., precision: _Optional[_Union[Precision, str]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., loop: _Optional[_Union[TrainingLoop, _Mapping]] = ..., allocator: _Optional[_Union[AllocatorSettings, _Mapping]] = ..., micro_batch_size: _Optional[int] = ..., cudnn_benchmark: bool = ..., assumptions: _Optional[_Union[Assumptions, _Mapping]] = ..., activation_checkpointing: bool = ..., data_parallel: _Optional[_Union[DataParallel, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("catalog", "layer_stack", "graph")
@@ -289,6 +300,16 @@ class TrainingLoop(_message.Message):
     accumulation_steps: int
     keep_outputs: bool
     def __init__(self, zero_grad: _Optional[_Union[ZeroGrad, str]] = ..., zero_grad_set_to_none: bool = ..., gradient_clipping: _Optional[_Union[GradientClipping, str]] = ..., accumulation_steps: _Optional[int] = ..., keep_outputs: bool = ...) -> None: ...
+
+class DataParallel(_message.Message):
+    __slots__ = ("strategy", "gradient_as_bucket_view", "bucket_cap_mb")
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_AS_BUCKET_VIEW_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_CAP_MB_FIELD_NUMBER: _ClassVar[int]
+    strategy: DataParallelStrategy
+    gradient_as_bucket_view: bool
+    bucket_cap_mb: int
+    def __init__(self, strategy: _Optional[_Union[DataParallelStrategy, str]] = ..., gradient_as_bucket_view: bool = ..., bucket_cap_mb: _Optional[int] = ...) -> None: ...
 
 class AllocatorSettings(_message.Message):
     __slots__ = ("expandable_segments", "roundup_power2_divisions", "max_split_size_mb", "garbage_collection_threshold")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from memplan_server.timeline import Convolution
 
 __all__ = [
+    "COMMUNICATION_BYTES",
     "KERNEL_CLASSES",
     "Workspaces",
     "capability",
@@ -22,6 +23,15 @@ __all__ = [
 ]
 
 MIB = 1 << 20
+
+COMMUNICATION_BYTES = 32 * 3 * (4 * MIB + 4_915_200 + 524_288)
+"""What NCCL may take beside PyTorch's allocator for one communicator: 0.9 GiB.
+
+The most channels it opens between GPUs with NVLink, three connections of each (a ring, and a tree's
+two), with a buffer for each protocol (Simple, LL128, LL). Over PCIe it opens few channels, and
+takes a tenth of it. Source: DEFAULT_BUFFSIZE, DEFAULT_LL128_BUFFSIZE and DEFAULT_LL_BUFFSIZE in
+NCCL's src/init.cc.
+"""
 
 
 def capability(gpu_type: GpuType) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memplan.fakes.hardware import as_on_hardware
-from memplan.types import Loss, Precision, TrainingJob
+from memplan.types import DataParallelStrategy, Loss, Precision, TrainingJob
 from memplan_server import models
 from memplan_server.measure.values import RandomData, fill_parameters
 from memplan_server.models import BuiltModel, extract_outputs
@@ -22,8 +22,9 @@ from memplan_server.simulate import placing
 from memplan_server.training import Loop, Observer, TargetSpec, Unobserved, prepare
 from memplan_server.training.loop import loss_of, target_specs
 
-__all__ = ["LATE_TARGETS", "Made", "loop_over", "make", "set_backends"]
+__all__ = ["ALONE", "LATE_TARGETS", "Made", "loop_over", "make", "set_backends"]
 
+ALONE = "it ran as the only rank: what NCCL takes for several is not in it"
 LATE_TARGETS = (
     "the first targets were made after the first forward pass, since their shape could not be "
     "found out before"
@@ -51,14 +52,17 @@ def make(job: TrainingJob, device: torch.device) -> Made:
     fill_parameters(built.module)
     prepare(job, built.module)
     targets: tuple[TargetSpec, ...] | None = ()
+    notes = [ALONE] if job.data_parallel.strategy is DataParallelStrategy.DDP else []
     if not built.returns_loss and loss_of(job, built) is not Loss.MEAN:
         targets = _targets(job, built)
+    if targets is None:
+        notes.append(LATE_TARGETS)
     return Made(
         job=job,
         built=built,
         device=device,
         targets=targets or (),
-        notes=(LATE_TARGETS,) if targets is None else (),
+        notes=tuple(notes),
     )
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from memplan.types import DeviceType, MeasuredProfile, TrainingJob
+from memplan.types import DataParallelStrategy, DeviceType, MeasuredProfile, TrainingJob
+from memplan_server.gpus.libraries import COMMUNICATION_BYTES
 from memplan_server.planning.probe import Probe, largest
 from memplan_server.planning.targets import Target, Timelines
 from memplan_server.planning.text import gib
@@ -140,6 +141,13 @@ def _ran(profile: MeasuredProfile, target: Target) -> Evidence:
     context = profile.context_after_bytes or target.gpu_type.context_bytes
     used = max(profile.device_used_bytes, profile.peak_reserved_bytes + context)
     least = profile.peak_allocated_bytes + context
+    with_others = used + (COMMUNICATION_BYTES if _communicates(profile.job) else 0)
+    if used <= capacity < with_others:
+        why = (
+            f"Micro-batch {size} took {gib(used)} of {gib(capacity)} as the only rank, which "
+            f"decides nothing: NCCL may take {gib(COMMUNICATION_BYTES)} more."
+        )
+        return Evidence(profile, Finding.NOTHING, used, why)
     if used <= capacity:
         why = f"Micro-batch {size} fits: it took {gib(used)} of {gib(capacity)}."
         return Evidence(profile, Finding.FITS, used, why)
@@ -154,6 +162,10 @@ def _ran(profile: MeasuredProfile, target: Target) -> Evidence:
         "about, which decides nothing: with less the allocator gives back what it only keeps."
     )
     return Evidence(profile, Finding.NOTHING, used, why)
+
+
+def _communicates(job: TrainingJob) -> bool:
+    return job.data_parallel.strategy is DataParallelStrategy.DDP
 
 
 def _accumulates(job: TrainingJob) -> bool:

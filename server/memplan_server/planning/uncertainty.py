@@ -21,7 +21,7 @@ from importlib.resources import files
 from typing import Any
 
 from memplan.types import GpuType
-from memplan_server.gpus.libraries import workspaces
+from memplan_server.gpus.libraries import COMMUNICATION_BYTES, workspaces
 from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.residual import unsure_bytes
 from memplan_server.timeline import Convolution, Timeline
@@ -76,12 +76,14 @@ class Margin:
     above: float
     below: float
     slack_bytes: int
+    communication_bytes: int = 0
+    """On the upper side only: it is not expected."""
 
     def bounds(self, allocated_bytes: int, reserved_bytes: int, context_bytes: int) -> Bounds:
         """The bounds of device-used bytes, from the peaks of what is expected."""
         used, unsure = reserved_bytes + context_bytes, unsure_bytes(allocated_bytes, reserved_bytes)
         lower = used - self.slack_bytes - int(self.below * unsure)
-        upper = used + self.slack_bytes + int(self.above * unsure)
+        upper = used + self.slack_bytes + self.communication_bytes + int(self.above * unsure)
         return Bounds(max(0, lower), upper)
 
 
@@ -162,7 +164,8 @@ def margin(
     held, kind = held_confidence(confidence), family(timeline, gpu_type)
     shipped = residuals.quantiles[kind][held]
     above, below = learned.quantiles(gpu_type.name, kind, held, shipped)
-    return Margin(above, below, slack)
+    communication = COMMUNICATION_BYTES if "data_parallel" in timeline.traits else 0
+    return Margin(above, below, slack, communication)
 
 
 def reason(timeline: Timeline, gpu_type: GpuType, learned: Learned = NOTHING_LEARNED) -> str:

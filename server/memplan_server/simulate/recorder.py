@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import (
 
 from memplan.fakes import known, masks
 from memplan_server.simulate import accumulation, convolution, temporaries
+from memplan_server.simulate.host import HostValues
 from memplan_server.timeline import Category, Convolution, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
@@ -289,6 +290,10 @@ class Recorder(FakeTensorMode):
             yield
         finally:
             self._scalar = before
+
+    def host_values(self) -> contextlib.AbstractContextManager[object]:
+        """Tensors that are made inside in host memory have values."""
+        return HostValues()  # type: ignore[no-untyped-call]
 
     def reserve(self) -> int:
         """Make room in the timeline for a storage whose size is known later."""

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from memplan.fakes import hardware, known, routing
-from memplan.types import GraphInput, InputTensor, TrainingJob
+from memplan.types import DataParallelStrategy, GraphInput, InputTensor, TrainingJob
 from memplan_server.models import BuiltModel
 from memplan_server.simulate import (
     attention,
@@ -227,7 +227,7 @@ def _assemble(
         micro_steps=min(2, max(1, job.loop.accumulation_steps)),
         affine=affine,
         traced_batch_sizes=BATCH_SIZES if affine else (done.batch_size,),
-        traits=_traits(recording.operators, built.module),
+        traits=_traits(job, recording.operators, built.module),
         kernel_classes=attention.same_choices(),
         assumptions=tuple(
             dict.fromkeys((*built.assumptions, *recording.assumptions, *attention.assumptions()))
@@ -257,11 +257,12 @@ def _categories(recording: Recording, phase: UInt8) -> UInt8:
     return category
 
 
-def _traits(operators: set[str], module: nn.Module) -> tuple[str, ...]:
+def _traits(job: TrainingJob, operators: set[str], module: nn.Module) -> tuple[str, ...]:
     traits = {
         "attention": bool(attention.kernels_used()),
         "batch_norm": bool(operators & {"native_batch_norm", "cudnn_batch_norm"}),
         "convolution": bool(operators & {"convolution", "convolution_overrideable"}),
+        "data_parallel": job.data_parallel.strategy is not DataParallelStrategy.UNSPECIFIED,
         "recurrent": any(isinstance(m, nn.RNNBase) for m in module.modules()),
     }
     return tuple(name for name, present in traits.items() if present)

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from memplan.types import (
+    DataParallelStrategy,
     GradientClipping,
     GraphInput,
     InputTensor,
@@ -39,6 +40,7 @@ from memplan_server.models import (
 )
 from memplan_server.timeline import Category, Phase
 from memplan_server.training import optimizers
+from memplan_server.training.data_parallel import Rank
 from memplan_server.training.observer import Data, Observer, Unobserved, WithoutValues
 from memplan_server.training.stated import shape_of
 
@@ -94,6 +96,7 @@ class Loop:
     """Fewer than `steps_done` when the gradient scaler skipped some because of an overflow."""
     _targets: list[torch.Tensor] = field(default_factory=list)
     _target_room: int | None = None
+    _rank: Rank | None = None
 
     def run(self, steps: int = 2) -> torch.optim.Optimizer:
         """Execute `steps` optimizer steps."""
@@ -104,7 +107,9 @@ class Loop:
         return self.optimizer
 
     def start(self) -> None:
-        """Make the optimizer and the gradient scaler."""
+        """Make the optimizer and the gradient scaler; share the gradients with other ranks."""
+        if self.job.data_parallel.strategy is DataParallelStrategy.DDP:
+            self._rank = Rank(self.job.data_parallel, self.built.module, self.observer)
         named = [(n, p) for n, p in self.built.module.named_parameters() if p.requires_grad]
         self.parameters = [parameter for _, parameter in named]
         self.optimizer = optimizers.make(self.job.optimizer, named, self.built.optimizer_groups)
@@ -129,10 +134,11 @@ class Loop:
     def _step(self, step: int, kept: dict[str, Any]) -> None:
         for micro_step in range(self.micro_steps):
             self.observer.micro_step = micro_step
-            self.observer.enter(Phase.FORWARD, step)
-            self._micro_step(kept, first=micro_step == 0)
-            self.observer.enter(Phase.BACKWARD, step)
-            self.scaler.scale(kept["loss"]).backward()
+            with self._reduced(last=micro_step == self.micro_steps - 1):
+                self.observer.enter(Phase.FORWARD, step)
+                self._micro_step(kept, first=micro_step == 0)
+                self.observer.enter(Phase.BACKWARD, step)
+                self.scaler.scale(kept["loss"]).backward()
             self.observer.mark(
                 (p.grad for p in self.parameters if p.grad is not None), Category.GRADIENT
             )
@@ -141,6 +147,10 @@ class Loop:
                 self._targets = []
         self.observer.enter(Phase.OPTIMIZER_STEP, step)
         self._optimizer_step()
+
+    def _reduced(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients of the last micro-batch are reduced over the ranks, where there are some."""
+        return contextlib.nullcontext() if self._rank is None else self._rank.micro_step(last=last)
 
     def _micro_step(self, kept: dict[str, Any], *, first: bool) -> None:
         zero_grad = self.job.loop.zero_grad
@@ -171,14 +181,15 @@ class Loop:
         return tensor
 
     def _forward(self, inputs: list[torch.Tensor], labels: list[torch.Tensor]) -> Any:
+        model = self.built.module if self._rank is None else self._rank
         if self.built.per_sample:
-            return self.built.module(inputs, self._by_sample(labels))
+            return model(inputs, self._by_sample(labels))
         specs = self.built.inputs
         pairs = list(zip(specs, inputs, strict=True))
         positional = [t for s, t in pairs if isinstance(s, GraphInput) or not s.name]
         named = {s.name: t for s, t in pairs if isinstance(s, InputTensor) and s.name}
         named |= {s.name: t for s, t in zip(self.built.labels, labels, strict=True)}
-        return self.built.module(*positional, **named, **self.built.options)
+        return model(*positional, **named, **self.built.options)
 
     def _by_sample(self, labels: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
         """The labels of each sample, by name."""

@@ -41,6 +41,13 @@ class Observer(Protocol):
         """What `.item()` answers inside where there is no data; real data answers by itself."""
         ...
 
+    def host_values(self) -> contextlib.AbstractContextManager[object]:
+        """Tensors that are made inside in host memory have values, also where there is no data."""
+        ...
+
+    def assume(self, sentence: str) -> None:
+        """This is taken for granted."""
+
 
 class Data(Protocol):
     """Puts values into the tensors of a batch, in place; nothing else is made on the device."""
@@ -77,6 +84,13 @@ class Unobserved:
     def scalars_are(self, value: float) -> contextlib.AbstractContextManager[None]:
         """Real data answers."""
         return contextlib.nullcontext()
+
+    def host_values(self) -> contextlib.AbstractContextManager[object]:
+        """They have."""
+        return contextlib.nullcontext()
+
+    def assume(self, sentence: str) -> None:
+        """Nothing is written down."""
 
 
 class WithoutValues:

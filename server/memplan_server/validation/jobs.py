@@ -11,6 +11,8 @@ from memplan.types import (
     AllocatorSettings,
     Assumptions,
     CatalogModel,
+    DataParallel,
+    DataParallelStrategy,
     InputTensor,
     Loss,
     Optimizer,
@@ -84,6 +86,7 @@ def job_violations(job: TrainingJob, at: str, *, batch_required: bool) -> Violat
     yield from _optimizer(job.optimizer, f"{at}.optimizer")
     yield from _loop(job.loop, f"{at}.loop")
     yield from _allocator(job.allocator, f"{at}.allocator")
+    yield from _data_parallel(job.data_parallel, f"{at}.data_parallel")
     yield from _assumptions(job.assumptions, f"{at}.assumptions")
     batch = f"{at}.micro_batch_size"
     yield from whole(batch, job.micro_batch_size, 1, LARGEST_BATCH, unset=not batch_required)
@@ -251,6 +254,18 @@ def _combinations(options: Optimizer | OptimizerGroup, kind: OptimizerType, at: 
         options.implementation is OptimizerImplementation.FUSED and kind not in _FUSED,
         f"{name} has no fused implementation; ADAM, ADAMW, SGD and ADAGRAD have.",
     )
+
+
+def _data_parallel(data_parallel: DataParallel, at: str) -> Violations:
+    size = data_parallel.bucket_cap_mb
+    yield from whole(f"{at}.bucket_cap_mb", size, 1, 2**20, unset=True)
+    for option in ("gradient_as_bucket_view", "bucket_cap_mb"):
+        yield from unused(
+            f"{at}.{option}",
+            bool(getattr(data_parallel, option))
+            and data_parallel.strategy is DataParallelStrategy.NONE,
+            "Only DDP has buckets.",
+        )
 
 
 def _loop(loop: TrainingLoop, at: str) -> Violations:

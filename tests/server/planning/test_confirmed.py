@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timelines import MIB, Fixed, job, target
 
-from memplan.types import DeviceType, MeasuredProfile, PlanJobResponse, Verdict
+from memplan.types import (
+    DataParallel,
+    DataParallelStrategy,
+    DeviceType,
+    MeasuredProfile,
+    PlanJobResponse,
+    Verdict,
+)
+from memplan_server.gpus.libraries import COMMUNICATION_BYTES
 from memplan_server.planning import (
     Evidence,
     Finding,
@@ -141,6 +149,14 @@ def test_some_measurements_decide_nothing(fields: dict[str, Any]) -> None:
     asked = goal(8, 64)
     _, plan = corrected(asked, profile)
     assert plan == plan_job(TIMELINES, asked)
+
+
+def test_a_rank_alone_fits_with_room_for_nccl() -> None:
+    ddp = replace(job(8), data_parallel=DataParallel(strategy=DataParallelStrategy.DDP))
+    tight = CARD.capacity_bytes - COMMUNICATION_BYTES
+    assert finding(measured(8, tight, job=ddp)) is Finding.FITS
+    assert finding(measured(8, tight + 1, job=ddp)) is Finding.NOTHING
+    assert finding(measured(8, tight + 1)) is Finding.FITS
 
 
 def test_more_than_there_is_does_not_fit() -> None:

@@ -12,6 +12,7 @@ from timelines import network
 
 from memplan.types import GpuType
 from memplan_server.gpus.catalog import GpuCatalog
+from memplan_server.gpus.libraries import COMMUNICATION_BYTES
 from memplan_server.planning import uncertainty
 from memplan_server.planning.residual import residual, unsure_bytes
 from memplan_server.planning.uncertainty import CONFIDENCE, FAMILIES, Margin, Residuals
@@ -82,6 +83,16 @@ def test_an_estimated_context_widens_both_bounds() -> None:
     known, unsure = (uncertainty.bounds(timeline(), g, *peaks) for g in (L40S, guessed))
     assert unsure.upper_bytes - known.upper_bytes == guessed.context_bytes // 2
     assert known.lower_bytes - unsure.lower_bytes == guessed.context_bytes // 2
+
+
+def test_several_ranks_may_take_what_nccl_takes_more() -> None:
+    peaks = 8 << 30, 10 << 30
+    alone, rank = (
+        uncertainty.bounds(timeline(traits=traits), A100, *peaks)
+        for traits in ((), ("data_parallel",))
+    )
+    assert rank.upper_bytes - alone.upper_bytes == COMMUNICATION_BYTES
+    assert rank.lower_bytes == alone.lower_bytes
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,21 @@ def test_an_estimate_adds_up(planner: MemoryPlannerStub) -> None:
     assert got.library_versions["torch"]
 
 
+def test_ranks_have_buckets_of_gradients(planner: MemoryPlannerStub) -> None:
+    request = pb.PlanJobRequest(job=squeezenet(64), data_parallel_size=4)
+    request.gpus.add(gpu_type="nvidia-t4")
+    ranks = planner.PlanJob(request, timeout=START_S).estimate
+    request.job.data_parallel.strategy = job_pb2.DATA_PARALLEL_STRATEGY_NONE
+    alone = planner.PlanJob(request, timeout=START_S).estimate
+    request.job.data_parallel.strategy = job_pb2.DATA_PARALLEL_STRATEGY_DDP
+    request.data_parallel_size = 1
+    assert planner.PlanJob(request, timeout=START_S).estimate == ranks
+    more = ranks.breakdown.gradient_bytes - alone.breakdown.gradient_bytes
+    assert more >= alone.model_state.gradient_bytes
+    assert ranks.upper_bound_bytes - alone.upper_bound_bytes > 900 << 20
+    assert any("DistributedDataParallel" in assumption for assumption in ranks.assumptions)
+
+
 def adds_up(estimate: Any) -> bool:
     parts = [value for _, value in estimate.breakdown.ListFields()]
     return bool(sum(parts) == estimate.device_used_bytes)

@@ -19,6 +19,8 @@ from memplan.types import (
     AllocatorSettings,
     CatalogModel,
     Convolution,
+    DataParallel,
+    DataParallelStrategy,
     Dropout,
     Embedding,
     EstimateMemoryRequest,
@@ -102,6 +104,7 @@ FINE = [
     stack(Layer(normalization=Normalization(type=NormalizationType.GROUP, num_groups=2))),
 ]
 
+NO_RANKS = DataParallelStrategy.NONE
 ADAM, RMSPROP, FUSED = OptimizerType.ADAM, OptimizerType.RMSPROP, OptimizerImplementation.FUSED
 LAYERS = "model.layer_stack.layers"
 
@@ -162,6 +165,11 @@ WRONG = [
     (
         resnet(allocator=AllocatorSettings(garbage_collection_threshold=1.0)),
         "allocator.garbage_collection_threshold",
+    ),
+    (resnet(data_parallel=DataParallel(bucket_cap_mb=-1)), "data_parallel.bucket_cap_mb"),
+    (
+        resnet(data_parallel=DataParallel(strategy=NO_RANKS, gradient_as_bucket_view=True)),
+        "data_parallel.gradient_as_bucket_view",
     ),
     (resnet(micro_batch_size=0), "micro_batch_size"),
     (resnet(micro_batch_size=-(2**62)), "micro_batch_size"),
