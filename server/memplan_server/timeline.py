@@ -117,6 +117,9 @@ class Timeline:
     micro_step: UInt8
     """[m] which micro-batch of its step it belongs to; the last one may be smaller."""
 
+    stream: tuple[int, ...] = ()
+    """[m] CUDA stream that each storage is allocated on, 0 the default one; empty when all are."""
+
     cache_emptied: tuple[int, ...] = ()
     """Indices of events right before which the program empties the allocator's cache, rising."""
 
@@ -139,7 +142,7 @@ class Timeline:
     traced_batch_sizes: tuple[int, ...] = ()
     traits: tuple[str, ...] = ()
     """What the step contains that matters for uncertainty and advice: "attention",
-    "batch_norm", "convolution", "data_parallel", "recurrent"."""
+    "batch_norm", "convolution", "data_parallel", "fully_sharded", "recurrent"."""
     kernel_classes: tuple[tuple[int, int], ...] = ()
     """The kernel classes (`gpus.libraries.kernel_class`) it holds for: those whose GPUs would pick
     the same kernels. All of them when no choice depended on the GPU."""
@@ -191,7 +194,7 @@ class Timeline:
         header["convolutions"] = tuple(_convolution(c) for c in header["convolutions"])
         header["workspaces"] = {int(k): v for k, v in header["workspaces"].items()}
         header["kernel_classes"] = tuple(tuple(c) for c in header["kernel_classes"])
-        for name in ("cache_emptied", "traced_batch_sizes", "traits", "assumptions"):
+        for name in ("stream", "cache_emptied", "traced_batch_sizes", "traits", "assumptions"):
             header[name] = tuple(header[name])
         return cls(**header, **arrays)
 

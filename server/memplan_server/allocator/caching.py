@@ -4,10 +4,11 @@ Source: c10/cuda/CUDACachingAllocator.cpp (`malloc`, `get_free_block`, `should_s
 `try_merge_blocks`, `release_available_cached_blocks`, `release_cached_blocks`,
 `garbage_collect_cached_blocks`, `try_allocate_expandable_block`).
 
-Known limitations: one stream, no private pools (CUDA graphs). Addresses of segments rise in the
-order they are made; the driver may answer otherwise, which matters only between free blocks of
-equal size. Of expandable segments only whole ones are given back, not free pages between blocks in
-use.
+Known limitations: no private pools (CUDA graphs); what one stream allocates and another uses is
+free at once when the program lets go of it (`record_stream` is not modelled). Addresses of segments
+rise in the order they are made; the driver may answer otherwise, which matters only between free
+blocks of equal size. Of expandable segments only whole ones are given back, not free pages between
+blocks in use.
 """
 
 from __future__ import annotations
@@ -53,7 +54,11 @@ class Block:
 
 @dataclass(slots=True, eq=False)
 class _Pool:
+    """Of a stream and a kind of size."""
+
     small: bool
+    start: int
+    """Where its expandable segment begins."""
     keys: list[_Key] = field(default_factory=list)
     blocks: dict[int, Block] = field(default_factory=dict)
     """Free blocks by address."""
@@ -90,13 +95,13 @@ class CachingAllocator:
         self._divisions = settings.roundup_power2_divisions
         self._max_split = settings.max_split_size_mb * _MIB or UNLIMITED
         self._gc_threshold = settings.garbage_collection_threshold
-        self._small, self._large = _Pool(small=True), _Pool(small=False)
+        self._pools: dict[tuple[int, bool], _Pool] = {}
         self._next_address = 0
 
-    def malloc(self, size: int) -> Block:
-        """A block of at least `size` bytes. Raises `OutOfMemory`."""
+    def malloc(self, size: int, stream: int = 0) -> Block:
+        """A block of at least `size` bytes, of segments of this stream. Raises `OutOfMemory`."""
         size = rounding.round_size(size, self._divisions)
-        pool = self._small if size <= rounding.SMALL_SIZE else self._large
+        pool = self._pool(stream, small=size <= rounding.SMALL_SIZE)
         block = self._find(pool, size) or self._make_room(pool, size)
         if self._should_split(block, size):
             self._split(block, size)
@@ -121,9 +126,15 @@ class CachingAllocator:
 
     def empty_cache(self) -> None:
         """Give every segment without a block in use back to the driver (`emptyCache`)."""
-        for pool in (self._large, self._small):
+        for pool in self._pools.values():
             for block in [b for b in pool.blocks.values() if b.whole]:
                 self._release(block)
+
+    def _pool(self, stream: int, *, small: bool) -> _Pool:
+        key = stream, small
+        if key not in self._pools:
+            self._pools[key] = _Pool(small=small, start=len(self._pools) << 60)
+        return self._pools[key]
 
     def _join(self, first: Block, second: Block) -> Block:
         first.size += second.size
@@ -211,7 +222,7 @@ class CachingAllocator:
             pool.remove(tail)
             tail.size += missing
             return tail
-        start = (0 if pool.small else 1 << 60) if tail is None else tail.address + tail.size
+        start = pool.start if tail is None else tail.address + tail.size
         block = Block(address=start, size=missing, pool=pool, previous=tail)
         if tail is not None:
             tail.next = block
@@ -247,7 +258,8 @@ class CachingAllocator:
             return
         excess = self.reserved_bytes - int(self._gc_threshold * self._capacity)
         while excess > 0:
-            whole = [b for b in self._large.blocks.values() if b.whole]
+            large = (pool for pool in self._pools.values() if not pool.small)
+            whole = [b for pool in large for b in pool.blocks.values() if b.whole]
             if not whole:
                 return
             mean = sum(b.age for b in whole) / len(whole)

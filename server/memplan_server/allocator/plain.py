@@ -61,7 +61,7 @@ class PlainAllocator:
         self._allocated = 0
         self._address_of: list[int] = []
         self._size_of: list[int] = []
-        self._keys: tuple[list[int], list[int]] = ([], [])
+        self._pools: dict[tuple[int, bool], list[int]] = {}
         self._size_from: dict[int, int] = {}
         self._start_of: dict[int, int] = {}
         self._segments: dict[int, int] = {}
@@ -73,31 +73,48 @@ class PlainAllocator:
         blocks: list[int],
         segments: list[int],
         cache_emptied: Sequence[int] = (),
+        streams: Sequence[int] = (),
     ) -> None:
         """Replay all events, or up to the first that does not fit.
 
-        `cache_emptied`: indices of events, rising, before which the cache is emptied.
+        `cache_emptied`: indices of events, rising, before which the cache is emptied. `streams`:
+        that of each storage; empty when all are on one.
         """
         self._address_of, self._size_of = [0] * len(blocks), [0] * len(blocks)
+        pools = self._pools_of(blocks, streams or [0] * len(blocks))
         start = 0
         for stop in cache_emptied:
-            self._run(events[start:stop], start, blocks, segments)
+            self._run(events[start:stop], start, blocks, segments, pools)
             if self.failed_event is not None:
                 return
             self._empty_cache()
             start = stop
-        self._run(events[start:], start, blocks, segments)
+        self._run(events[start:], start, blocks, segments, pools)
 
-    def _run(self, events: list[int], first: int, blocks: list[int], segments: list[int]) -> None:
+    def _pools_of(self, blocks: list[int], streams: Sequence[int]) -> list[list[int]]:
+        """The pool of each storage: its free blocks, smallest first."""
+        return [
+            self._pools.setdefault((stream, need <= _SMALL), [])
+            for need, stream in zip(blocks, streams, strict=True)
+        ]
+
+    def _run(
+        self,
+        events: list[int],
+        first: int,
+        blocks: list[int],
+        segments: list[int],
+        pools: list[list[int]],
+    ) -> None:
         """Replay these events, of which the first has this index."""
         address_of, size_of = self._address_of, self._size_of
-        size_from, start_of, (small, large) = self._size_from, self._start_of, self._keys
+        size_from, start_of = self._size_from, self._start_of
         allocated = self._allocated
         for index, event in enumerate(events, first):
             if event < 0:
                 address, size = address_of[~event], size_of[~event]
                 allocated -= size
-                keys = small if blocks[~event] <= _SMALL else large
+                keys = pools[~event]
                 if after := size_from.pop(address + size, 0):
                     del keys[bisect_left(keys, after << _ADDRESS_BITS | address + size)]
                     size += after
@@ -111,8 +128,7 @@ class PlainAllocator:
             need = blocks[event]
             if not need:
                 continue
-            is_small = need <= _SMALL
-            keys = small if is_small else large
+            keys = pools[event]
             place = bisect_left(keys, need << _ADDRESS_BITS)
             if place < len(keys):
                 key = keys.pop(place)
@@ -125,7 +141,7 @@ class PlainAllocator:
                     self.failed_event = index
                     return
             rest = size - need
-            if rest > (0 if is_small else _SMALL):
+            if rest > (0 if need <= _SMALL else _SMALL):
                 insort(keys, rest << _ADDRESS_BITS | address + need)
                 size_from[address + need], start_of[address + size] = rest, address + need
                 size = need
@@ -150,7 +166,7 @@ class PlainAllocator:
         return address
 
     def _empty_cache(self) -> None:
-        for keys in self._keys:
+        for keys in self._pools.values():
             kept = []
             for key in keys:
                 address, size = key & _ADDRESS, key >> _ADDRESS_BITS
@@ -169,14 +185,17 @@ class PlainAllocator:
 class Unlimited:
     """Peak reserved bytes of the same events at many sizes, the driver having room for everything.
 
-    Without a limit nothing is given back, so the two pools do not meet: each is replayed alone, and
-    the small one, whose sizes rarely depend on the batch size, once for all that share them. Not so
-    when the program empties the cache: then they are replayed together.
+    Without a limit nothing is given back, so the pools do not meet: those of large blocks are
+    replayed alone, and those of small ones, whose sizes rarely depend on the batch size, once for
+    all that share them. Not so when the program empties the cache: then they are replayed together.
     """
 
-    def __init__(self, events: Int32, cache_emptied: Sequence[int] = ()) -> None:
+    def __init__(
+        self, events: Int32, cache_emptied: Sequence[int] = (), streams: Sequence[int] = ()
+    ) -> None:
         self._events = events
         self._cache_emptied = cache_emptied
+        self._streams = streams
         self._storage = np.where(events >= 0, events, ~events)
         self._sign = np.where(events >= 0, 1, -1)
         self._small: dict[bytes, int] = {}
@@ -201,5 +220,7 @@ class Unlimited:
     def _peak(self, events: Int32, blocks: Int64) -> int:
         allocator = PlainAllocator(1 << 62)
         segments = segment_units(blocks).tolist()
-        allocator.run(events.tolist(), blocks.tolist(), segments, self._cache_emptied)
+        allocator.run(
+            events.tolist(), blocks.tolist(), segments, self._cache_emptied, self._streams
+        )
         return allocator.peak_reserved

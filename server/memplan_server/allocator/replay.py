@@ -37,17 +37,18 @@ def replay(
     capacity_bytes: int | None = None,
     *,
     cache_emptied: Sequence[int] = (),
+    streams: Sequence[int] = (),
 ) -> Replay:
     """Replay `events` (`s`: storage `s` is allocated, `~s`: it is freed) with `sizes` [m] in bytes.
 
     `capacity_bytes` is what the driver can give, the CUDA context not counted; None is no limit.
     `cache_emptied` are the indices of events, rising, before which torch.cuda.empty_cache() is
-    called.
+    called; `streams` [m] the CUDA stream of each storage, empty when all are on one.
     """
     if settings is None or settings == AllocatorSettings():
-        return _replay_plain(events, sizes, capacity_bytes, cache_emptied)
+        return _replay_plain(events, sizes, capacity_bytes, cache_emptied, streams)
     allocator = CachingAllocator(settings, capacity_bytes)
-    return replay_with(allocator, events, sizes, cache_emptied=cache_emptied)
+    return replay_with(allocator, events, sizes, cache_emptied=cache_emptied, streams=streams)
 
 
 def _replay_plain(
@@ -55,12 +56,14 @@ def _replay_plain(
     sizes: Int64,
     capacity_bytes: int | None,
     cache_emptied: Sequence[int],
+    streams: Sequence[int],
 ) -> Replay:
     blocks = units(sizes)
     allocator = PlainAllocator(
         UNLIMITED if capacity_bytes is None else capacity_bytes // MIN_BLOCK_SIZE
     )
-    allocator.run(list(events), blocks.tolist(), segment_units(blocks).tolist(), cache_emptied)
+    segments = segment_units(blocks).tolist()
+    allocator.run(list(events), blocks.tolist(), segments, cache_emptied, streams)
     return Replay(
         peak_allocated_bytes=allocator.peak_allocated * MIN_BLOCK_SIZE,
         peak_reserved_bytes=allocator.peak_reserved * MIN_BLOCK_SIZE,
@@ -76,6 +79,7 @@ def replay_with(
     sizes: Int64,
     *,
     cache_emptied: Sequence[int] = (),
+    streams: Sequence[int] = (),
 ) -> Replay:
     """Replay through this allocator."""
     wanted, emptied = sizes.tolist(), set(cache_emptied)
@@ -93,7 +97,8 @@ def replay_with(
         if not wanted[event]:
             continue  # a tensor without elements has no block
         try:
-            blocks[event] = allocator.malloc(wanted[event])
+            stream = streams[event] if streams else 0
+            blocks[event] = allocator.malloc(wanted[event], stream)
         except OutOfMemory:
             failed = index
             break

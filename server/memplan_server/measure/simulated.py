@@ -67,7 +67,13 @@ def simulate(job: TrainingJob, gpu_type: GpuType) -> Simulated:
     timeline = traced.with_workspaces(workspaces(gpu_type))
     sizes = timeline.sizes(job.micro_batch_size)
     events = timeline.events.tolist()
-    result = replay(events, sizes, job.allocator, cache_emptied=timeline.cache_emptied)
+    result = replay(
+        events,
+        sizes,
+        job.allocator,
+        cache_emptied=timeline.cache_emptied,
+        streams=timeline.stream,
+    )
     return Simulated(
         events=Events(
             events=events,

@@ -104,7 +104,7 @@ class Probe:
 
     def _unlimited(self, timeline: Timeline) -> Unlimited:
         if id(timeline) not in self.shared.unlimited:
-            made = Unlimited(timeline.events, timeline.cache_emptied)
+            made = Unlimited(timeline.events, timeline.cache_emptied, timeline.stream)
             self.shared.unlimited[id(timeline)] = made
         return self.shared.unlimited[id(timeline)]
 

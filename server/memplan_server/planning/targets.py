@@ -54,4 +54,5 @@ def run(
         settings,
         room_bytes,
         cache_emptied=timeline.cache_emptied,
+        streams=timeline.stream,
     )

@@ -46,6 +46,7 @@ def with_third_step(timeline: Timeline) -> Timeline:
         category=np.concatenate([timeline.category, timeline.category[left]]),
         module=np.concatenate([timeline.module, timeline.module[left]]),
         micro_step=np.concatenate([timeline.micro_step, timeline.micro_step[left]]),
+        stream=timeline.stream and (*timeline.stream, *(timeline.stream[i] for i in left)),
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memplan.types import AllocatorSettings
 from memplan_server.allocator import CachingAllocator, Unlimited, replay, replay_with
 
 SIZES = st.one_of(st.integers(0, 4096), st.integers(0, 3 << 20), st.integers(0, 300 << 20))
@@ -30,24 +31,50 @@ def programs(draw: st.DrawFn) -> tuple[list[int], np.ndarray]:  # type: ignore[t
 
 
 @settings(max_examples=200, deadline=None)
-@given(programs(), st.floats(0.5, 1.2), st.sets(st.integers(0, 60), max_size=4))
+@given(
+    programs(),
+    st.floats(0.5, 1.2),
+    st.sets(st.integers(0, 60), max_size=4),
+    st.one_of(st.just(""), st.text("0001234", min_size=120, max_size=120)),
+)
 def test_same_replay_with_and_without_a_limit(
     program: tuple[list[int], np.ndarray],  # type: ignore[type-arg]
     share: float,
     places: set[int],
+    streams: str,
 ) -> None:
     events, sizes = program
-    emptied = sorted(place for place in places if place < len(events))
-    free = replay(events, sizes, cache_emptied=emptied)
-    assert free == replay_with(CachingAllocator(), events, sizes, cache_emptied=emptied)
+    where = {
+        "cache_emptied": sorted(place for place in places if place < len(events)),
+        "streams": [int(stream) for stream in streams[: len(sizes)]],
+    }
+    free = replay(events, sizes, **where)
+    assert free == replay_with(CachingAllocator(), events, sizes, **where)
     assert free.peak_allocated_bytes <= free.peak_reserved_bytes
-    unlimited = Unlimited(np.array(events, np.int32), emptied)
+    unlimited = Unlimited(np.array(events, np.int32), **where)
     assert unlimited.peak_reserved_bytes(sizes) == free.peak_reserved_bytes
     capacity = int(free.peak_reserved_bytes * share)
-    limited = replay(events, sizes, capacity_bytes=capacity, cache_emptied=emptied)
-    allocator = CachingAllocator(None, capacity)
-    assert limited == replay_with(allocator, events, sizes, cache_emptied=emptied)
+    limited = replay(events, sizes, capacity_bytes=capacity, **where)
+    assert limited == replay_with(CachingAllocator(None, capacity), events, sizes, **where)
     assert limited.peak_reserved_bytes <= capacity
+
+
+@settings(max_examples=100, deadline=None)
+@given(programs(), st.booleans())
+def test_streams_share_nothing_but_what_the_driver_has(
+    program: tuple[list[int], np.ndarray],  # type: ignore[type-arg]
+    expandable: bool,
+) -> None:
+    events, sizes = program
+    chosen = AllocatorSettings(expandable_segments=expandable)
+    streams = [index % 2 for index in range(len(sizes))]
+    allocators = CachingAllocator(chosen), CachingAllocator(chosen), CachingAllocator(chosen)
+    both, *each = allocators
+    replay_with(both, events, sizes, streams=streams)
+    for stream, alone in enumerate(each):
+        own = [e for e in events if (e if e >= 0 else ~e) % 2 == stream]
+        replay_with(alone, own, sizes)
+    assert both.reserved_bytes == sum(alone.reserved_bytes for alone in each)
 
 
 def test_more_memory_than_any_card_has() -> None:
