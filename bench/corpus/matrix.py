@@ -16,6 +16,8 @@ from typing import Any
 from memplan import jobfile
 from memplan.types import (
     AllocatorSettings,
+    DataParallel,
+    DataParallelStrategy,
     GradientClipping,
     MemoryFormat,
     Optimizer,
@@ -131,6 +133,7 @@ class _Options:
     loop: TrainingLoop = field(default_factory=TrainingLoop)
     allocator: AllocatorSettings = field(default_factory=AllocatorSettings)
     checkpointing: bool = False
+    data_parallel: DataParallel = field(default_factory=DataParallel)
     suffix: str = ""
 
 
@@ -163,6 +166,7 @@ def _entry(model: str, batch_size: int, **options: Any) -> Entry:
         loop=wanted.loop,
         allocator=wanted.allocator,
         activation_checkpointing=wanted.checkpointing,
+        data_parallel=wanted.data_parallel,
         micro_batch_size=batch_size,
     )
     parts = [model, wanted.precision.value, wanted.optimizer]
@@ -253,6 +257,12 @@ def _loops_and_allocators() -> Iterator[Entry]:
     for model in ("llama", "bert", "t5", "deit_small"):
         yield _entry(model, 8, checkpointing=True, precision=Precision.AMP_BF16)
     yield _entry("llama", NEAR, checkpointing=True, precision=Precision.BF16)
+    ddp = DataParallel(strategy=DataParallelStrategy.DDP)
+    views = replace(ddp, gradient_as_bucket_view=True)
+    for model in ("resnet50", "bert", "llama"):
+        yield _entry(model, 8, data_parallel=ddp, suffix="ddp")
+    yield _entry("bert", 8, data_parallel=views, suffix="ddp-views")
+    yield _entry("bert", 8, data_parallel=ddp, loop=twice, suffix="ddp-twice")
     yield _entry("bert", 8, loop=value, suffix="value")
     yield _entry("resnet50", 8, loop=replace(twice, keep_outputs=False), suffix="twice-let-go")
 

@@ -10,6 +10,8 @@ import pytest
 from memplan.types import (
     AllocatorSettings,
     CatalogModel,
+    DataParallel,
+    DataParallelStrategy,
     DataType,
     InputTensor,
     Model,
@@ -47,11 +49,13 @@ def job(name: str, config: dict[str, int], *shape: int, **fields: object) -> Tra
 
 
 BERT = job("transformers/bert", {**TINY, "intermediate_size": 512}, 128)
+RANK = DataParallel(strategy=DataParallelStrategy.DDP, bucket_cap_mb=1)
 JOBS = {
     "bert": BERT,
     "bert, half": replace(BERT, precision=Precision.AMP_FP16),
     "gpt2": job("transformers/gpt2", SMALL_GPT, 256),
     "resnet18": job("torchvision/resnet18", {}, 3, 128, 128),
+    "a rank": normalize(replace(BERT, data_parallel=RANK)),
     "vit": job("timm/vit_tiny_patch16_224", {}, 3, 224, 224, precision=Precision.AMP_BF16),
 }
 GROWING = replace(BERT, allocator=AllocatorSettings(expandable_segments=True))

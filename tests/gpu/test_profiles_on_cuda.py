@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 TWENTY = {
     f"{name}, {variant}": replace(job, **fields)
     for name, job in JOBS.items()
+    if name != "a rank"
     for variant, fields in VARIANTS.items()
 }
 """Five models, four ways."""
