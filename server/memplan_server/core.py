@@ -36,6 +36,7 @@ DEFAULT_HEADROOM = 0.05
 GPU_TYPES_A_PAGE = 50
 MODELS_A_PAGE = 100
 PROFILES_A_PAGE = 50
+_FEWEST_SHARDS = 2
 
 
 class Planner:
@@ -241,7 +242,12 @@ class Planner:
         """
         if job.model.catalog is not None:
             self._names.check(job.model.catalog.name, call)
-        return normalize(in_ranks(job, data_parallel_size))
+        job = in_ranks(job, data_parallel_size)
+        sharded = job.data_parallel.strategy is types.DataParallelStrategy.FSDP
+        if sharded and job.data_parallel.shard_count < _FEWEST_SHARDS:
+            said = "is required of a job with FSDP: among how many ranks the model is sharded."
+            raise InvalidJob(Violation("job.data_parallel.shard_count", said))
+        return normalize(job)
 
     def _measured(self, job: TrainingJob, gpu_type: str) -> MeasuredProfile | None:
         """What is known of a normalised job on a GPU type from measurement."""

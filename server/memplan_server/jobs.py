@@ -186,6 +186,8 @@ def _data_parallel(data_parallel: DataParallel) -> DataParallel:
     """None at all is the same as not given; options of DDP say that it is."""
     if data_parallel.strategy is DataParallelStrategy.NONE or data_parallel == DataParallel():
         return DataParallel()
+    if data_parallel.strategy is DataParallelStrategy.FSDP:
+        return _filled(data_parallel, reshard_after_forward=True)
     return _filled(data_parallel, strategy=DataParallelStrategy.DDP, bucket_cap_mb=25)
 
 

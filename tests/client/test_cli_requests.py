@@ -59,7 +59,7 @@ class TestRequests:
             "--optimizer-implementation fused --momentum 0.9 --nesterov --no-amsgrad --centered "
             "--weight-decay 0 --state-count 2 --memory-format channels-last --cudnn-benchmark "
             "--activation-checkpointing --data-parallel ddp --gradient-as-bucket-view "
-            "--bucket-cap-mb 50 "
+            "--bucket-cap-mb 50 --shard-count 4 --no-reshard-after-forward "
             "--zero-grad never --clip-gradients norm --accumulation-steps 4 "
             "--allocator-conf expandable_segments:True,max_split_size_mb:128 "
             "--model-config num_classes=10 --model-config act=gelu --model-config eps=1e-6 "
@@ -100,6 +100,8 @@ class TestRequests:
                     strategy=DataParallelStrategy.DDP,
                     gradient_as_bucket_view=True,
                     bucket_cap_mb=50,
+                    shard_count=4,
+                    reshard_after_forward=False,
                 ),
                 loop=TrainingLoop(
                     zero_grad=ZeroGrad.NEVER,

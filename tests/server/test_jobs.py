@@ -98,7 +98,7 @@ def test_what_is_given_stays() -> None:
     assert normalize(given) == given
 
 
-DDP = DataParallelStrategy.DDP
+DDP, FSDP = DataParallelStrategy.DDP, DataParallelStrategy.FSDP
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,10 @@ DDP = DataParallelStrategy.DDP
         (DataParallel(strategy=DataParallelStrategy.NONE), DataParallel()),
         (DataParallel(strategy=DDP), DataParallel(strategy=DDP, bucket_cap_mb=25)),
         (DataParallel(bucket_cap_mb=5), DataParallel(strategy=DDP, bucket_cap_mb=5)),
+        (
+            DataParallel(strategy=FSDP, shard_count=8),
+            DataParallel(strategy=FSDP, shard_count=8, reshard_after_forward=True),
+        ),
     ],
 )
 def test_how_ranks_work_together(given: DataParallel, meant: DataParallel) -> None:
@@ -127,6 +131,14 @@ def test_several_ranks_use_ddp_unless_they_say_otherwise(
 ) -> None:
     job = replace(JOB, data_parallel=DataParallel(strategy=given))
     assert in_ranks(job, ranks).data_parallel.strategy is meant
+
+
+@pytest.mark.parametrize(("given", "ranks", "meant"), [(0, 8, 8), (4, 8, 4), (4, 1, 4)])
+def test_the_model_is_sharded_over_all_ranks_unless_it_says_how_many(
+    given: int, ranks: int, meant: int
+) -> None:
+    job = replace(JOB, data_parallel=DataParallel(strategy=FSDP, shard_count=given))
+    assert in_ranks(job, ranks).data_parallel.shard_count == meant
 
 
 @pytest.mark.parametrize(

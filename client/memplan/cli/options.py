@@ -117,6 +117,8 @@ _JOB: list[Decorator[Any]] = [
     ),
     _flag("gradient-as-bucket-view", "An option of DistributedDataParallel."),
     _number("bucket-cap-mb", Count(), "N", "Another, in MiB. Default: 25."),
+    _number("shard-count", Count(), "N", "Ranks that shard the model (fsdp). Default: all ranks."),
+    _flag("reshard-after-forward", "Of blocks (fsdp). Default: yes."),
     _member("zero-grad", ZeroGrad, f"{_choices(ZeroGrad)}. Default: before-forward."),
     _member("clip-gradients", GradientClipping, f"{_choices(GradientClipping)}. Default: none."),
     _number("accumulation-steps", Count(), "N", "Passes before each optimizer step. Default: 1."),

@@ -46,6 +46,8 @@ _FIELDS = {
     "data_parallel": "job.data_parallel.strategy",
     "gradient_as_bucket_view": "job.data_parallel.gradient_as_bucket_view",
     "bucket_cap_mb": "job.data_parallel.bucket_cap_mb",
+    "shard_count": "job.data_parallel.shard_count",
+    "reshard_after_forward": "job.data_parallel.reshard_after_forward",
     "zero_grad": "job.loop.zero_grad",
     "clip_gradients": "job.loop.gradient_clipping",
     "accumulation_steps": "job.loop.accumulation_steps",

@@ -319,6 +319,10 @@ class DataParallelStrategy(StrEnum):
     DDP = "ddp"
     """torch.nn.parallel.DistributedDataParallel: one more copy of the gradients, in buckets. All
     micro-batches of a step but the last run under its no_sync()."""
+    FSDP = "fsdp"
+    """torch.distributed.fsdp.fully_shard (FSDP2) on each of the model's repeated blocks and on the
+    model. In mixed precision it casts parameters (MixedPrecisionPolicy, gradients are reduced in
+    float32) instead of autocast. For catalog models."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -333,6 +337,12 @@ class DataParallel:
     false."""
     bucket_cap_mb: int = 0
     """DDP: size of a bucket in MiB. Default 25. 1 to 2^20."""
+    shard_count: int = 0
+    """FSDP: ranks over which parameters, gradients and optimizer states are sharded. Default: the
+    data_parallel_size of the request; required where it has none. 2 to 2^20."""
+    reshard_after_forward: bool | None = None
+    """FSDP: blocks give their gathered parameters back after forward, and gather them again in
+    backward. Default true."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

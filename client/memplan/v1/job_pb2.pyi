@@ -102,6 +102,7 @@ class DataParallelStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_PARALLEL_STRATEGY_UNSPECIFIED: _ClassVar[DataParallelStrategy]
     DATA_PARALLEL_STRATEGY_NONE: _ClassVar[DataParallelStrategy]
     DATA_PARALLEL_STRATEGY_DDP: _ClassVar[DataParallelStrategy]
+    DATA_PARALLEL_STRATEGY_FSDP: _ClassVar[DataParallelStrategy]
 
 class GraphTensorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -170,6 +171,7 @@ GRADIENT_CLIPPING_VALUE: GradientClipping
 DATA_PARALLEL_STRATEGY_UNSPECIFIED: DataParallelStrategy
 DATA_PARALLEL_STRATEGY_NONE: DataParallelStrategy
 DATA_PARALLEL_STRATEGY_DDP: DataParallelStrategy
+DATA_PARALLEL_STRATEGY_FSDP: DataParallelStrategy
 GRAPH_TENSOR_KIND_UNSPECIFIED: GraphTensorKind
 GRAPH_TENSOR_KIND_PARAMETER: GraphTensorKind
 GRAPH_TENSOR_KIND_BUFFER: GraphTensorKind
@@ -302,14 +304,18 @@ class TrainingLoop(_message.Message):
     def __init__(self, zero_grad: _Optional[_Union[ZeroGrad, str]] = ..., zero_grad_set_to_none: bool = ..., gradient_clipping: _Optional[_Union[GradientClipping, str]] = ..., accumulation_steps: _Optional[int] = ..., keep_outputs: bool = ...) -> None: ...
 
 class DataParallel(_message.Message):
-    __slots__ = ("strategy", "gradient_as_bucket_view", "bucket_cap_mb")
+    __slots__ = ("strategy", "gradient_as_bucket_view", "bucket_cap_mb", "shard_count", "reshard_after_forward")
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_AS_BUCKET_VIEW_FIELD_NUMBER: _ClassVar[int]
     BUCKET_CAP_MB_FIELD_NUMBER: _ClassVar[int]
+    SHARD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RESHARD_AFTER_FORWARD_FIELD_NUMBER: _ClassVar[int]
     strategy: DataParallelStrategy
     gradient_as_bucket_view: bool
     bucket_cap_mb: int
-    def __init__(self, strategy: _Optional[_Union[DataParallelStrategy, str]] = ..., gradient_as_bucket_view: bool = ..., bucket_cap_mb: _Optional[int] = ...) -> None: ...
+    shard_count: int
+    reshard_after_forward: bool
+    def __init__(self, strategy: _Optional[_Union[DataParallelStrategy, str]] = ..., gradient_as_bucket_view: bool = ..., bucket_cap_mb: _Optional[int] = ..., shard_count: _Optional[int] = ..., reshard_after_forward: bool = ...) -> None: ...
 
 class AllocatorSettings(_message.Message):
     __slots__ = ("expandable_segments", "roundup_power2_divisions", "max_split_size_mb", "garbage_collection_threshold")

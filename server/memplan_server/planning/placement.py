@@ -52,7 +52,9 @@ def _place(probe: Probe, target: Target) -> Placement:
     used = probe.device_used_bytes(batch_size)
     limits = probe.bounds(batch_size)
     verdict = _verdict(probe, limits, target)
-    why = uncertainty.reason(probe.timeline(batch_size), target.gpu_type, probe.learned)
+    timeline = probe.timeline(batch_size)
+    why = uncertainty.reason(timeline, target.gpu_type, probe.learned)
+    settles = _ALL_RANKS if "fully_sharded" in timeline.traits else _A_FEW_STEPS
     return Placement(
         gpu=target.gpu,
         verdict=verdict,
@@ -61,7 +63,7 @@ def _place(probe: Probe, target: Target) -> Placement:
         upper_bound_bytes=limits.upper_bytes,
         spare_bytes=max(0, capacity - limits.upper_bytes),
         missing_bytes=max(0, limits.upper_bytes - capacity),
-        reason=_reason(verdict, used, limits, capacity, why),
+        reason=_reason(verdict, used, limits, capacity, f"({why})", settles),
         confidence=held_confidence(probe.confidence),
     )
 
@@ -75,14 +77,20 @@ def _verdict(probe: Probe, limits: Bounds, target: Target) -> Verdict:
     return Verdict.UNCERTAIN
 
 
-def _reason(verdict: Verdict, used: int, limits: Bounds, capacity: int, why: str) -> str:
+_A_FEW_STEPS = "a few measured steps on such a GPU would tell"
+_ALL_RANKS = "a few steps of all its ranks would tell"
+
+
+def _reason(
+    verdict: Verdict, used: int, limits: Bounds, capacity: int, why: str, settles: str
+) -> str:
     if verdict is Verdict.FITS:
         return f"Takes {gib(used)}, at most {gib(limits.upper_bytes)}, of {gib(capacity)}."
     if verdict is Verdict.DOES_NOT_FIT:
         return f"Takes {gib(used)}, at least {gib(limits.lower_bytes)}; {gib(capacity)} are there."
     return (
         f"Takes {gib(used)}, between {gib(limits.lower_bytes)} and {gib(limits.upper_bytes)} "
-        f"({why}), and {gib(capacity)} are there: a few measured steps on such a GPU would tell."
+        f"{why}, and {gib(capacity)} are there: {settles}."
     )
 
 

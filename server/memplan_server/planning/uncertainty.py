@@ -57,6 +57,7 @@ FAMILIES: Mapping[str, str] = {
 _MIB = 1 << 20
 _UNMEASURED = 2.0
 """What was never measured may be off by so many times the margin of what is known worst."""
+_UNMEASURED_TRAITS = {"fully_sharded", "recurrent"}
 _ESTIMATED_CONTEXT_SHARE = 0.5
 """A context that was estimated from other GPUs' may be off by this share."""
 
@@ -178,7 +179,7 @@ def reason(timeline: Timeline, gpu_type: GpuType, learned: Learned = NOTHING_LEA
 
 def family(timeline: Timeline, gpu_type: GpuType) -> str:
     """The family of jobs, by what makes estimates unsure; one of `FAMILIES`."""
-    if "recurrent" in timeline.traits or not timeline.affine:
+    if _UNMEASURED_TRAITS & set(timeline.traits) or not timeline.affine:
         return "unmeasured"
     spatial = {c for c in timeline.convolutions if c.direction == "wgrad" and _overlapping(c)}
     contiguous = {c for c in spatial if not c.channels_last}

@@ -7,8 +7,8 @@ GPU.
 
 `register()` changes the process for good, so it is called in worker processes only.
 
-Known limitations: one device; streams do nothing, so memory that CUDA holds back for another stream
-is not modelled.
+Known limitations: one device; streams wait for nothing, so memory that CUDA holds back until
+another stream has used it is not modelled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import functools
 import torch
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from memplan_server.simulate import DEVICE_TYPE, attention, autocast, kernels, recurrent
+from memplan_server.simulate import DEVICE_TYPE, attention, autocast, kernels, recurrent, streams
 
 __all__ = ["register"]
 
@@ -53,6 +53,11 @@ class _Backend:
 
     def set_rng_state(self, state: torch.Tensor, device: object = None) -> None:
         """Nothing is random here."""
+
+    Stream = streams.Stream
+    Event = streams.Event
+    current_stream = staticmethod(streams.current)
+    stream = staticmethod(streams.entered)
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.float16, torch.bfloat16, torch.float32]

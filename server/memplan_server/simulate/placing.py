@@ -11,7 +11,22 @@ from torch import nn
 from memplan_server.timeline import Category
 from memplan_server.training import Observer
 
-__all__ = ["place", "restored"]
+__all__ = ["Whole", "attributes_to_host", "place", "restored"]
+
+
+class Whole:
+    """A model that is there as it is; `sharding.Sharded` is the other kind."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def place(self, observer: Observer, device: torch.device) -> None:
+        """Make it on the device."""
+        place(self.module, observer, device)
+
+    def followed(self, observer: Observer) -> contextlib.AbstractContextManager[None]:
+        """Nothing happens besides operators."""
+        return contextlib.nullcontext()
 
 
 def place(model: nn.Module, observer: Observer, device: torch.device) -> None:
@@ -20,6 +35,18 @@ def place(model: nn.Module, observer: Observer, device: torch.device) -> None:
     Tensors that are plain attributes stay in host memory, as with `Module.to`.
     """
     _Placer(observer, device).place(model)
+    attributes_to_host(model)
+
+
+def attributes_to_host(model: nn.Module) -> None:
+    """Tensors that are plain attributes lie in host memory, of modules on the meta device, too."""
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and value.is_meta:
+                if id(value) not in made:
+                    made[id(value)] = _like(value, torch.device("cpu"))
+                vars(module)[name] = made[id(value)]
 
 
 class _Placer:
@@ -39,10 +66,7 @@ class _Placer:
         with self._observer.category(Category.BUFFER):
             for name, buffer in module._buffers.items():
                 if buffer is not None:
-                    module._buffers[name] = self._once(buffer, self._device)
-        for name, value in vars(module).items():
-            if isinstance(value, torch.Tensor) and value.is_meta:
-                vars(module)[name] = self._once(value, torch.device("cpu"))
+                    module._buffers[name] = self._once(buffer)
 
     def _parameter(self, parameter: nn.Parameter) -> nn.Parameter:
         """Tied parameters stay one."""
@@ -51,9 +75,9 @@ class _Placer:
             self._parameters[id(parameter)] = nn.Parameter(data, parameter.requires_grad)
         return self._parameters[id(parameter)]
 
-    def _once(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def _once(self, tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in self._tensors:
-            self._tensors[id(tensor)] = _like(tensor, device)
+            self._tensors[id(tensor)] = _like(tensor, self._device)
         return self._tensors[id(tensor)]
 
 

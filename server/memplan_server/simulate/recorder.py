@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from memplan.fakes import known, masks
-from memplan_server.simulate import accumulation, convolution, temporaries
+from memplan_server.simulate import accumulation, convolution, streams, temporaries
 from memplan_server.simulate.host import HostValues
 from memplan_server.timeline import Category, Convolution, Phase
 
@@ -46,6 +46,7 @@ class Storage:
     category: Category
     module: int
     micro_step: int
+    stream: int = 0
     workspace: str = ""
 
 
@@ -88,6 +89,7 @@ class Recorder(FakeTensorMode):
         self._cudnn_benchmark = cudnn_benchmark
         self._tried: set[tuple[object, ...]] = set()
         self._scalar: float | None = None
+        self._streams = {streams.DEFAULT: 0}
 
     @property
     def avoid_device_init(self) -> bool:
@@ -194,6 +196,18 @@ class Recorder(FakeTensorMode):
         self.recording.storages[index].nbytes = nbytes
         self._alive[key] = (index, alive)
 
+    def resized(self, storage: torch.UntypedStorage) -> None:
+        """The program gave the memory of a storage back, or took some for it anew."""
+        found = self._alive.get(storage._cdata)
+        if found is None or self._depth:
+            return
+        before, alive = found
+        self.recording.events.append(~before)
+        index = self._allocate()
+        made = self.recording.storages[index]
+        made.nbytes, made.category = storage.nbytes(), self.recording.storages[before].category
+        self._alive[storage._cdata] = (index, alive)
+
     def _allocate(self, workspace: str = "") -> int:
         recording = self.recording
         index = len(recording.storages)
@@ -201,7 +215,9 @@ class Recorder(FakeTensorMode):
         if workspace:
             category = Category.WORKSPACE
         module = self.module if self._phase is Phase.FORWARD else -1
-        recording.storages.append(Storage(0, category, module, self.micro_step, workspace))
+        stream = self._streams.setdefault(streams.current(), len(self._streams))
+        made = Storage(0, category, module, self.micro_step, stream, workspace)
+        recording.storages.append(made)
         recording.events.append(index)
         return index
 
@@ -294,6 +310,15 @@ class Recorder(FakeTensorMode):
     def host_values(self) -> contextlib.AbstractContextManager[object]:
         """Tensors that are made inside in host memory have values."""
         return HostValues()  # type: ignore[no-untyped-call]
+
+    @contextlib.contextmanager
+    def unrecorded(self) -> Iterator[None]:
+        """What is made inside is not the program's: PyTorch finds out what results look like."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
 
     def reserve(self) -> int:
         """Make room in the timeline for a storage whose size is known later."""

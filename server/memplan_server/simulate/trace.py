@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,7 +32,12 @@ from memplan_server.simulate import (
 from memplan_server.simulate.recorder import Recorder, Recording
 from memplan_server.timeline import Category, Int64, Module, Phase, Timeline, UInt8
 from memplan_server.training import Loop, optimizers, prepare
+from memplan_server.training.pieces import local
 from memplan_server.training.stated import batch_of
+
+if TYPE_CHECKING:
+    from memplan_server.simulate.placing import Whole
+    from memplan_server.simulate.sharding import Sharded
 
 __all__ = ["BATCH_SIZES", "execute", "trace_affine", "trace_at"]
 
@@ -46,7 +52,10 @@ class Execution:
 
     batch_size: int
     recording: Recording
+    parameter_bytes: int
+    gradient_bytes: int
     optimizer_state_bytes: int
+    """Of this rank."""
 
 
 def trace_affine(job: TrainingJob, built: BuiltModel, gpu: tuple[int, int]) -> Timeline | None:
@@ -92,6 +101,8 @@ def execute(
     attention.target(gpu)
     routing.route(job.assumptions.routing)
     recorder.conditions = not job.assumptions.conditions_are_false
+    model = _model(job, built, simulated)
+    built = replace(built, module=model.module)
     autocast.on_weight_cast(lambda copy: recorder.mark([copy], Category.AUTOCAST_COPY))
     with (
         _collected_by_step(),
@@ -100,11 +111,12 @@ def execute(
         detection.described(),
         autocast.cleared_with_pytorchs(),
         placing.restored(built.module),
+        model.followed(recorder),
         recorder,
         _modules_followed(recorder, built.module),
     ):
         recorder.enter(Phase.SETUP, 0)
-        placing.place(built.module, recorder, simulated)
+        model.place(recorder, simulated)
         loop = Loop(
             job=job,
             built=built,
@@ -115,12 +127,29 @@ def execute(
             data=_StatedData(built, batch_size),
         )
         optimizer = loop.run()
-        states = [t for t in optimizers.state_tensors(optimizer) if t.device == simulated]
+        states = [
+            t for t in map(local, optimizers.state_tensors(optimizer)) if t.device == simulated
+        ]
         recorder.close()
         state_bytes = sum({t.untyped_storage()._cdata: _nbytes(t) for t in states}.values())
+        held = list(built.module.parameters())
+        parameter_bytes = sum(local(p).nbytes for p in held)
+        gradient_bytes = sum(local(p).nbytes for p in held if p.requires_grad)
     return Execution(
-        batch_size=batch_size, recording=recorder.recording, optimizer_state_bytes=state_bytes
+        batch_size=batch_size,
+        recording=recorder.recording,
+        parameter_bytes=parameter_bytes,
+        gradient_bytes=gradient_bytes,
+        optimizer_state_bytes=state_bytes,
     )
+
+
+def _model(job: TrainingJob, built: BuiltModel, simulated: torch.device) -> Whole | Sharded:
+    if job.data_parallel.strategy is not DataParallelStrategy.FSDP:
+        return placing.Whole(built.module)
+    from memplan_server.simulate.sharding import Sharded  # which takes long to import
+
+    return Sharded(job, built.module, simulated.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +234,6 @@ def _assemble(
     recording, storages = done.recording, done.recording.storages
     phase, step = _phases(recording)
     parameters = list(built.module.parameters())
-    trained = [p for p in parameters if p.requires_grad]
     return Timeline(
         events=np.array(recording.events, np.int32),
         phase=phase,
@@ -215,13 +243,14 @@ def _assemble(
         category=_categories(recording, phase),
         module=np.array([s.module for s in storages], np.int32),
         micro_step=np.array([s.micro_step for s in storages], np.uint8),
+        stream=streams if any(streams := tuple(s.stream for s in storages)) else (),
         cache_emptied=tuple(recording.cache_emptied),
         modules=tuple(Module(n, type(m).__name__) for n, m in built.module.named_modules()),
         convolutions=tuple(recording.convolutions),
         workspaces={i: s.workspace for i, s in enumerate(storages) if s.workspace},
         parameter_count=sum(p.numel() for p in parameters),
-        parameter_bytes=sum(p.nbytes for p in parameters),
-        gradient_bytes=sum(p.nbytes for p in trained),
+        parameter_bytes=done.parameter_bytes,
+        gradient_bytes=done.gradient_bytes,
         optimizer_state_bytes=done.optimizer_state_bytes,
         buffer_bytes=sum(b.nbytes for b in built.module.buffers()),
         micro_steps=min(2, max(1, job.loop.accumulation_steps)),
@@ -263,6 +292,7 @@ def _traits(job: TrainingJob, operators: set[str], module: nn.Module) -> tuple[s
         "batch_norm": bool(operators & {"native_batch_norm", "cudnn_batch_norm"}),
         "convolution": bool(operators & {"convolution", "convolution_overrideable"}),
         "data_parallel": job.data_parallel.strategy is not DataParallelStrategy.UNSPECIFIED,
+        "fully_sharded": job.data_parallel.strategy is DataParallelStrategy.FSDP,
         "recurrent": any(isinstance(m, nn.RNNBase) for m in module.modules()),
     }
     return tuple(name for name, present in traits.items() if present)

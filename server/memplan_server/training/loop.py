@@ -42,6 +42,7 @@ from memplan_server.timeline import Category, Phase
 from memplan_server.training import optimizers
 from memplan_server.training.data_parallel import Rank
 from memplan_server.training.observer import Data, Observer, Unobserved, WithoutValues
+from memplan_server.training.pieces import local
 from memplan_server.training.stated import shape_of
 
 __all__ = ["Loop", "TargetSpec"]
@@ -140,7 +141,7 @@ class Loop:
                 self.observer.enter(Phase.BACKWARD, step)
                 self.scaler.scale(kept["loss"]).backward()
             self.observer.mark(
-                (p.grad for p in self.parameters if p.grad is not None), Category.GRADIENT
+                (local(p.grad) for p in self.parameters if p.grad is not None), Category.GRADIENT
             )
             if self.job.loop.keep_outputs is False:
                 kept.clear()
@@ -252,7 +253,8 @@ class Loop:
             self._clip(clipping)
         with self.observer.scalars_are(0.0) if scaler.is_enabled() else contextlib.nullcontext():
             self._scaled_step()
-        self.observer.mark(optimizers.state_tensors(self.optimizer), Category.OPTIMIZER_STATE)
+        states = map(local, optimizers.state_tensors(self.optimizer))
+        self.observer.mark(states, Category.OPTIMIZER_STATE)
         if self.job.loop.zero_grad is ZeroGrad.AFTER_STEP:
             self._zero_grad()
 

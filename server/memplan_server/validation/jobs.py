@@ -65,6 +65,7 @@ TASKS = (
     "ctc",
 )
 
+_ONLY_DDP, _ONLY_FSDP = "Only DDP has buckets.", "Only FSDP shards the model."
 _MOMENTUM = (OptimizerType.SGD, OptimizerType.RMSPROP)
 _AMSGRAD = (OptimizerType.ADAM, OptimizerType.ADAMW)
 _FUSED = (OptimizerType.ADAM, OptimizerType.ADAMW, OptimizerType.SGD, OptimizerType.ADAGRAD)
@@ -81,6 +82,9 @@ def job_violations(job: TrainingJob, at: str, *, batch_required: bool) -> Violat
         yield Violation(f"{at}.activation_checkpointing", said)
     if job.model.graph is None and job.optimizer.groups:
         yield Violation(f"{at}.optimizer.groups", "Only the parameters of a graph have groups.")
+    if job.model.graph is not None and job.data_parallel.strategy is DataParallelStrategy.FSDP:
+        said = "A captured model has no modules to shard; name the model in a catalog."
+        yield Violation(f"{at}.data_parallel.strategy", said)
     if job.model.graph is not None:
         yield from _graph_loss(job, f"{at}.loss")
     yield from _optimizer(job.optimizer, f"{at}.optimizer")
@@ -257,15 +261,17 @@ def _combinations(options: Optimizer | OptimizerGroup, kind: OptimizerType, at: 
 
 
 def _data_parallel(data_parallel: DataParallel, at: str) -> Violations:
-    size = data_parallel.bucket_cap_mb
-    yield from whole(f"{at}.bucket_cap_mb", size, 1, 2**20, unset=True)
-    for option in ("gradient_as_bucket_view", "bucket_cap_mb"):
-        yield from unused(
-            f"{at}.{option}",
-            bool(getattr(data_parallel, option))
-            and data_parallel.strategy is DataParallelStrategy.NONE,
-            "Only DDP has buckets.",
-        )
+    yield from whole(f"{at}.bucket_cap_mb", data_parallel.bucket_cap_mb, 1, 2**20, unset=True)
+    yield from whole(f"{at}.shard_count", data_parallel.shard_count, 2, 2**20, unset=True)
+    strategy = data_parallel.strategy
+    if strategy not in (DataParallelStrategy.DDP, DataParallelStrategy.UNSPECIFIED):
+        views, size = data_parallel.gradient_as_bucket_view, data_parallel.bucket_cap_mb
+        yield from unused(f"{at}.gradient_as_bucket_view", views, _ONLY_DDP)
+        yield from unused(f"{at}.bucket_cap_mb", size != 0, _ONLY_DDP)
+    if strategy is not DataParallelStrategy.FSDP:
+        count, reshards = data_parallel.shard_count, data_parallel.reshard_after_forward
+        yield from unused(f"{at}.shard_count", count != 0, _ONLY_FSDP)
+        yield from unused(f"{at}.reshard_after_forward", reshards is not None, _ONLY_FSDP)
 
 
 def _loop(loop: TrainingLoop, at: str) -> Violations:

@@ -86,4 +86,6 @@ def test_the_same_is_allocated_with_real_collectives(
     assert only_measured.keys() <= ON_THE_HOST | LISTS
     assert all(only_measured.get(name, 0) < 8 << 10 for name in LISTS)
     assert beside_workspaces(found) == set()
-    assert found.resized == found.freed_elsewhere == ()
+    assert found.resized == ()
+    # gloo's thread may hold a moment longer what was sent at first.
+    assert {group.phase for group in found.freed_elsewhere} <= {"setup"}

@@ -53,6 +53,8 @@ def timeline(
         ),
         (timeline(traits=("attention",)), A100, "dense"),
         (timeline(traits=("recurrent",)), A100, "unmeasured"),
+        (timeline(traits=("data_parallel",)), A100, "dense"),
+        (timeline(traits=("data_parallel", "fully_sharded")), A100, "unmeasured"),
         (timeline(affine=False), A100, "unmeasured"),
         (
             timeline(

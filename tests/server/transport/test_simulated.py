@@ -51,6 +51,24 @@ def test_ranks_have_buckets_of_gradients(planner: MemoryPlannerStub) -> None:
     assert any("DistributedDataParallel" in assumption for assumption in ranks.assumptions)
 
 
+def test_a_model_is_sharded_over_the_ranks(planner: MemoryPlannerStub) -> None:
+    request = pb.PlanJobRequest(job=squeezenet(8), data_parallel_size=4)
+    request.gpus.add(gpu_type="nvidia-t4")
+    request.job.data_parallel.strategy = job_pb2.DATA_PARALLEL_STRATEGY_FSDP
+    got = planner.PlanJob(request, timeout=START_S).estimate
+    assert adds_up(got)
+    state = got.model_state
+    assert state.parameter_bytes == pytest.approx(state.parameter_count, rel=0.01)
+    assert state.optimizer_state_bytes == pytest.approx(2 * state.parameter_bytes, rel=0.01)
+    with pytest.raises(grpc.RpcError) as raised:
+        planner.EstimateMemory(pb.EstimateMemoryRequest(job=request.job), timeout=SOON_S)
+    assert Refusal.of(raised.value).fields == {"job.data_parallel.shard_count"}
+    request.measurement_budget.FromSeconds(10)
+    with pytest.raises(grpc.RpcError) as raised:
+        planner.PlanJob(request, timeout=SOON_S)
+    assert Refusal.of(raised.value).fields == {"job.data_parallel.strategy"}
+
+
 def adds_up(estimate: Any) -> bool:
     parts = [value for _, value in estimate.breakdown.ListFields()]
     return bool(sum(parts) == estimate.device_used_bytes)

@@ -104,7 +104,7 @@ FINE = [
     stack(Layer(normalization=Normalization(type=NormalizationType.GROUP, num_groups=2))),
 ]
 
-NO_RANKS = DataParallelStrategy.NONE
+NO_RANKS, SHARDED = DataParallelStrategy.NONE, DataParallelStrategy.FSDP
 ADAM, RMSPROP, FUSED = OptimizerType.ADAM, OptimizerType.RMSPROP, OptimizerImplementation.FUSED
 LAYERS = "model.layer_stack.layers"
 
@@ -170,6 +170,19 @@ WRONG = [
     (
         resnet(data_parallel=DataParallel(strategy=NO_RANKS, gradient_as_bucket_view=True)),
         "data_parallel.gradient_as_bucket_view",
+    ),
+    (
+        resnet(data_parallel=DataParallel(strategy=SHARDED, bucket_cap_mb=5)),
+        "data_parallel.bucket_cap_mb",
+    ),
+    (
+        resnet(data_parallel=DataParallel(strategy=SHARDED, shard_count=1)),
+        "data_parallel.shard_count",
+    ),
+    (resnet(data_parallel=DataParallel(shard_count=2)), "data_parallel.shard_count"),
+    (
+        resnet(data_parallel=DataParallel(reshard_after_forward=False)),
+        "data_parallel.reshard_after_forward",
     ),
     (resnet(micro_batch_size=0), "micro_batch_size"),
     (resnet(micro_batch_size=-(2**62)), "micro_batch_size"),
