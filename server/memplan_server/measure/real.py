@@ -15,12 +15,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from memplan.fakes.hardware import as_on_hardware
 from memplan.types import DataParallelStrategy, Loss, Precision, TrainingJob
 from memplan_server import models
+from memplan_server.errors import InvalidJob
 from memplan_server.measure.values import RandomData, fill_parameters
 from memplan_server.models import BuiltModel, extract_outputs
 from memplan_server.models.construction import made_on
 from memplan_server.simulate import placing
 from memplan_server.training import Loop, Observer, TargetSpec, Unobserved, prepare
 from memplan_server.training.loop import loss_of, target_specs
+from memplan_server.validation.jobs import measuring_violations
 
 __all__ = ["ALONE", "LATE_TARGETS", "Made", "loop_over", "make", "set_backends"]
 
@@ -47,6 +49,8 @@ def make(job: TrainingJob, device: torch.device) -> Made:
 
     Raises `UnknownName` and `InvalidJob` as `models.build` does.
     """
+    for violation in measuring_violations(job, "job"):
+        raise InvalidJob(violation)
     with made_on("cpu"):
         built = models.build(job)
     fill_parameters(built.module)

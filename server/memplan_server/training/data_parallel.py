@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import warnings
 from typing import Any
 
 import torch
@@ -80,6 +81,8 @@ class Rank:
                 stack.enter_context(self._ddp.no_sync())
             if self._unused:
                 stack.enter_context(self._observer.host_values())
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             yield
         if last and self._unused is None:
             trained = [p for p in self._module.parameters() if p.requires_grad]

@@ -35,7 +35,7 @@ from memplan_server.validation.rules import (
     whole,
 )
 
-__all__ = ["LARGEST_BATCH", "job_violations"]
+__all__ = ["LARGEST_BATCH", "job_violations", "measuring_violations"]
 
 LARGEST_BATCH = 2**24
 MOST_INPUTS = 16
@@ -94,6 +94,13 @@ def job_violations(job: TrainingJob, at: str, *, batch_required: bool) -> Violat
     yield from _assumptions(job.assumptions, f"{at}.assumptions")
     batch = f"{at}.micro_batch_size"
     yield from whole(batch, job.micro_batch_size, 1, LARGEST_BATCH, unset=not batch_required)
+
+
+def measuring_violations(job: TrainingJob, at: str) -> Violations:
+    """Why one process on one GPU cannot run the job."""
+    if job.data_parallel.strategy is DataParallelStrategy.FSDP:
+        said = "A job with FSDP takes all its ranks to be measured: ask for an estimate instead."
+        yield Violation(f"{at}.data_parallel.strategy", said)
 
 
 def _graph_loss(job: TrainingJob, at: str) -> Violations:

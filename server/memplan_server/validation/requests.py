@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 from memplan.types import (
-    DataParallelStrategy,
     DeviceType,
     EstimateMemoryRequest,
     GetProfileRequest,
@@ -23,7 +22,7 @@ from memplan.types import (
 )
 from memplan_server.errors import InvalidJob, Violation
 from memplan_server.planning import CONFIDENCE
-from memplan_server.validation.jobs import LARGEST_BATCH, job_violations
+from memplan_server.validation.jobs import LARGEST_BATCH, job_violations, measuring_violations
 from memplan_server.validation.rules import Violations, fraction, text, whole
 
 __all__ = ["check", "violations_of"]
@@ -89,14 +88,14 @@ def _plan_job(request: PlanJobRequest) -> Violations:
     yield from _headroom(request.headroom_fraction)
     yield from _confidence(request.confidence)
     if request.measurement_budget is not None:
-        yield from _measurable(request.job)
+        yield from measuring_violations(request.job, "job")
     if request.measurement_budget is not None and request.measurement_budget <= timedelta():
         yield Violation("measurement_budget", "must be above 0; leave it out to measure nothing.")
 
 
 def _profile_memory(request: ProfileMemoryRequest) -> Violations:
     yield from job_violations(request.job, "job", batch_required=True)
-    yield from _measurable(request.job)
+    yield from measuring_violations(request.job, "job")
     yield from whole("step_count", request.step_count, 1, MOST_STEPS, unset=True)
     yield from whole("warmup_step_count", request.warmup_step_count, 1, MOST_STEPS, unset=True)
     yield from whole("memory_limit_bytes", request.memory_limit_bytes, 1, LARGEST_GPU, unset=True)
@@ -109,12 +108,6 @@ def _profile_memory(request: ProfileMemoryRequest) -> Violations:
         yield Violation(
             "find_batch_size", "takes a CUDA GPU: how fast a CPU is tells nothing of a GPU."
         )
-
-
-def _measurable(job: TrainingJob) -> Violations:
-    if job.data_parallel.strategy is DataParallelStrategy.FSDP:
-        said = "A job with FSDP takes all its ranks to be measured: ask for an estimate instead."
-        yield Violation("job.data_parallel.strategy", said)
 
 
 def _searchable(job: TrainingJob) -> Violations:

@@ -27,8 +27,11 @@ from memplan.types import (
     TrainingJob,
     TrainingLoop,
 )
+from memplan_server.errors import InvalidJob
 from memplan_server.jobs import normalize
 from memplan_server.measure.comparison import compare_events
+from memplan_server.measure.request import Request
+from memplan_server.measure.run import run
 from memplan_server.measure.simulated import simulate
 
 FSDP = DataParallel(strategy=DataParallelStrategy.FSDP, shard_count=RANKS)
@@ -76,3 +79,10 @@ def test_the_same_is_allocated_with_real_ranks(
     assert {group.operator for group in found.only_measured} <= ON_THE_HOST | OF_GLOO
     assert beside_workspaces(found) == set()
     assert found.resized == found.freed_elsewhere == ()
+
+
+def test_one_process_alone_does_not_run_it() -> None:
+    catalog = Model(catalog=CatalogModel(name="torchvision/squeezenet1_1"))
+    job = normalize(TrainingJob(model=catalog, micro_batch_size=1, data_parallel=FSDP))
+    with pytest.raises(InvalidJob, match="all its ranks to be measured"):
+        run(Request(job=job, device_type="cpu"))
