@@ -33,7 +33,7 @@ class Sharded:
     """A model of which this rank has pieces; the one it is made from is left alone."""
 
     def __init__(self, job: TrainingJob, module: nn.Module, device_type: str) -> None:
-        self.module = copy.deepcopy(module)
+        self.module = copy.deepcopy(module).to("meta")  # some make buffers in host memory
         self._job = job
         self._device_type = device_type
         self._mesh: DeviceMesh | None = None

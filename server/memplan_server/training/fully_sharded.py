@@ -70,15 +70,20 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     """
     named = {name for m in model.modules() for name in getattr(m, "_no_split_modules", None) or ()}
     wanted = _of_classes(model, named) if named else _repeated(model)
-    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
-    return [block for block in wanted if _on_its_own(block, owners)]
+    everywhere = _places(model)
+    return [block for block in wanted if _on_its_own(block, everywhere)]
 
 
-def _on_its_own(block: nn.Module, owners: Counter[int]) -> bool:
+def _on_its_own(block: nn.Module, everywhere: Counter[int]) -> bool:
     """Whether it has parameters, and shares none with modules beside it."""
-    within = Counter(id(p) for m in block.modules() for p in m._parameters.values())
-    held = {id(p) for p in block.parameters()}
-    return bool(held) and all(within[key] == owners[key] for key in held)
+    within = _places(block)
+    return bool(within) and all(count == everywhere[key] for key, count in within.items())
+
+
+def _places(model: nn.Module) -> Counter[int]:
+    """At how many places of the model each parameter is."""
+    named = model.named_parameters(remove_duplicate=False)
+    return Counter(id(parameter) for _, parameter in named)
 
 
 def _of_classes(module: nn.Module, names: set[str]) -> Iterator[nn.Module]:

@@ -127,7 +127,8 @@ def test_what_is_communicated_has_streams_of_its_own() -> None:
 
 
 class Tied(nn.Module):
-    """Two rows of modules; the first module of one shares a parameter with the other's."""
+    """Rows of modules; the first of one shares a parameter with another's, those of the last share
+    a module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,6 +136,8 @@ class Tied(nn.Module):
         self.second = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(3))
         self.second[0][0].weight = self.first[1][0].weight
         self.alone = nn.ModuleList([nn.Sequential(nn.Linear(4, 4))])
+        shared = nn.Linear(4, 4)
+        self.third = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), shared) for _ in range(2))
 
 
 def test_blocks() -> None:
@@ -147,7 +150,8 @@ def test_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["torchvision/resnet18", "timm/vit_tiny_patch16_224", "transformers/t5"]
+    "name",
+    ["torchvision/resnet18", "timm/vit_tiny_patch16_224", "transformers/levit", "transformers/t5"],
 )
 def test_other_models(name: str) -> None:
     config = {"num_layers": 2, "num_decoder_layers": 2} if name.endswith("t5") else {}
