@@ -22,6 +22,7 @@ from memplan_server.errors import Cancelled, TimeLimitExceeded
 __all__ = ["Call"]
 
 T = TypeVar("T")
+_MOST = 0.75
 
 
 class Call:
@@ -32,6 +33,7 @@ class Call:
         self._lock = threading.Lock()
         self._cancelled = False
         self._callbacks: list[Callable[[], None]] = []
+        self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
     def cancel(self) -> None:
@@ -60,6 +62,11 @@ class Call:
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, not below 0; None without one."""
         return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
+    def has_most_left(self) -> bool:
+        """Whether three quarters of the time are left: enough for what could be done without."""
+        remaining = self.remaining_s()
+        return remaining is None or remaining > _MOST * (self._timeout_s or 0.0)
 
     def check(self) -> None:
         """Raise Cancelled or TimeLimitExceeded when there is nobody left to work for."""

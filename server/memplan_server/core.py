@@ -145,6 +145,7 @@ class Planner:
             confidence=_confidence(request.confidence),
             catalog=known.catalog.all(),
             learned=known.learned,
+            patient=call.has_most_left,
         )
         plan = replace(
             planning.plan_job(timelines, goal),

@@ -261,6 +261,7 @@ class TestPlain:
 
     def test_what_is_absent_is_left_out_and_zeros_are_kept(self) -> None:
         assert to_dict(Remedy(description="x")) == {
+            "activation_checkpointing": False,
             "description": "x",
             "micro_batch_size": 0,
             "accumulation_steps": 0,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from memplan.types.gpus import GpuTarget
-from memplan.types.job import Precision
+from memplan.types.job import DataParallel, Precision
 
 __all__ = [
     "AccumulationPlan",
@@ -217,6 +217,10 @@ class Remedy:
     """The precision to use."""
     gpu_type: str = ""
     """The GPU type to use."""
+    activation_checkpointing: bool = False
+    """Activation checkpointing is to be used."""
+    data_parallel: DataParallel | None = None
+    """How ranks are to share their work."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

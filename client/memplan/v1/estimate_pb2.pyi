@@ -223,15 +223,19 @@ class Placement(_message.Message):
     def __init__(self, gpu: _Optional[_Union[_gpus_pb2.GpuTarget, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., capacity_bytes: _Optional[int] = ..., device_used_bytes: _Optional[int] = ..., upper_bound_bytes: _Optional[int] = ..., spare_bytes: _Optional[int] = ..., missing_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., remedies: _Optional[_Iterable[_Union[Remedy, _Mapping]]] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Remedy(_message.Message):
-    __slots__ = ("description", "micro_batch_size", "accumulation_steps", "precision", "gpu_type")
+    __slots__ = ("description", "micro_batch_size", "accumulation_steps", "precision", "gpu_type", "activation_checkpointing", "data_parallel")
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     ACCUMULATION_STEPS_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     GPU_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_CHECKPOINTING_FIELD_NUMBER: _ClassVar[int]
+    DATA_PARALLEL_FIELD_NUMBER: _ClassVar[int]
     description: str
     micro_batch_size: int
     accumulation_steps: int
     precision: _job_pb2.Precision
     gpu_type: str
-    def __init__(self, description: _Optional[str] = ..., micro_batch_size: _Optional[int] = ..., accumulation_steps: _Optional[int] = ..., precision: _Optional[_Union[_job_pb2.Precision, str]] = ..., gpu_type: _Optional[str] = ...) -> None: ...
+    activation_checkpointing: bool
+    data_parallel: _job_pb2.DataParallel
+    def __init__(self, description: _Optional[str] = ..., micro_batch_size: _Optional[int] = ..., accumulation_steps: _Optional[int] = ..., precision: _Optional[_Union[_job_pb2.Precision, str]] = ..., gpu_type: _Optional[str] = ..., activation_checkpointing: bool = ..., data_parallel: _Optional[_Union[_job_pb2.DataParallel, _Mapping]] = ...) -> None: ...

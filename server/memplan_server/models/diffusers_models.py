@@ -176,7 +176,8 @@ def _as_forward_takes_them(
     kwargs = {name: value for name, value in kwargs.items() if name not in packed}
     if packed:
         kwargs["added_cond_kwargs"] = packed
-    if type(module).__name__ == "FluxTransformer2DModel":
+    # Of a sharded model the class is one that is made from the model's own.
+    if "FluxTransformer2DModel" in (c.__name__ for c in type(module).__mro__):
         for ids, tokens in (("img_ids", "hidden_states"), ("txt_ids", "encoder_hidden_states")):
             like = kwargs[tokens]
             kwargs[ids] = torch.zeros(like.shape[1], 3, device=like.device, dtype=like.dtype)

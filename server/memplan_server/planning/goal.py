@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from memplan.types import AccumulationPlan, GpuType, PlanJobResponse, TrainingJob
@@ -33,6 +33,8 @@ class Goal:
     catalog: Sequence[GpuType] = ()
     """GPU types that remedies may name."""
     learned: Learned = NOTHING_LEARNED
+    patient: Callable[[], bool] = lambda: True
+    """Whether there is time for simulations that an answer can do without."""
 
 
 def plan_job(timelines: Timelines, goal: Goal) -> PlanJobResponse:
@@ -64,6 +66,7 @@ def plan_job(timelines: Timelines, goal: Goal) -> PlanJobResponse:
             confidence=goal.confidence,
             learned=goal.learned,
             catalog=goal.catalog,
+            patient=goal.patient,
         ),
     )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from memplan.types import GpuType, Placement, Precision, Remedy, TrainingJob, Verdict
+from memplan.types import GpuType, Placement, TrainingJob, Verdict
 from memplan_server.planning import uncertainty
-from memplan_server.planning.accumulation import plan_accumulation
 from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.probe import Probe, Shared
+from memplan_server.planning.remedies import Wanted, remedies
 from memplan_server.planning.targets import Target, Timelines
 from memplan_server.planning.text import gib
 from memplan_server.planning.uncertainty import CONFIDENCE, Bounds, held_confidence
@@ -28,21 +28,26 @@ def place(
     confidence: float = CONFIDENCE,
     catalog: Sequence[GpuType] = (),
     learned: Learned = NOTHING_LEARNED,
+    patient: Callable[[], bool] = lambda: True,
 ) -> tuple[Placement, ...]:
-    """One placement for each target. Remedies may name GPU types of `catalog`."""
+    """One placement for each target. Remedies may name GPU types of `catalog`.
+
+    `patient`: whether there is time for simulations that an answer can do without.
+    """
+    wanted = Wanted(
+        global_batch_size=global_batch_size or job.micro_batch_size * data_parallel_size,
+        data_parallel_size=data_parallel_size,
+        headroom_fraction=headroom_fraction,
+        catalog=catalog,
+        patient=patient,
+    )
     shared = Shared()
     placements = []
     for target in targets:
         probe = Probe(timelines, job, target.gpu_type, shared, confidence, learned)
         placement = _place(probe, target)
         if placement.verdict is not Verdict.FITS:
-            batch = global_batch_size or job.micro_batch_size * data_parallel_size
-            remedies = (
-                *_accumulate(probe, target, batch, data_parallel_size, headroom_fraction),
-                *_lower_precision(probe, target),
-                *_larger_gpu(probe, target, catalog),
-            )
-            placement = replace(placement, remedies=remedies)
+            placement = replace(placement, remedies=remedies(probe, target, wanted))
         placements.append(placement)
     return tuple(placements)
 
@@ -70,7 +75,7 @@ def _place(probe: Probe, target: Target) -> Placement:
 
 def _verdict(probe: Probe, limits: Bounds, target: Target) -> Verdict:
     batch_size, capacity = probe.job.micro_batch_size, target.capacity_bytes
-    if limits.upper_bytes <= capacity and batch_size <= target.most_samples:
+    if probe.surely_fits(target):
         return Verdict.FITS
     if limits.lower_bytes > capacity and not probe.fits(batch_size, capacity):
         return Verdict.DOES_NOT_FIT
@@ -92,50 +97,3 @@ def _reason(
         f"Takes {gib(used)}, between {gib(limits.lower_bytes)} and {gib(limits.upper_bytes)} "
         f"{why}, and {gib(capacity)} are there: {settles}."
     )
-
-
-def _accumulate(
-    probe: Probe,
-    target: Target,
-    global_batch_size: int,
-    data_parallel_size: int,
-    headroom_fraction: float,
-) -> Iterator[Remedy]:
-    plan = plan_accumulation(
-        probe.timelines,
-        probe.job,
-        target,
-        global_batch_size=global_batch_size,
-        data_parallel_size=data_parallel_size,
-        headroom_fraction=headroom_fraction,
-        confidence=probe.confidence,
-        learned=probe.learned,
-    )
-    if plan.feasible:
-        micro, steps = plan.micro_batch_size, plan.accumulation_steps
-        yield Remedy(
-            description=f"fits with micro-batch {micro} x {steps} steps",
-            micro_batch_size=micro,
-            accumulation_steps=steps,
-        )
-
-
-def _lower_precision(probe: Probe, target: Target) -> Iterator[Remedy]:
-    if probe.job.precision not in (Precision.FP32, Precision.TF32):
-        return
-    lower = replace(probe.job, precision=Precision.AMP_BF16)
-    placement = _place(replace(probe, job=lower, shared=Shared()), target)
-    if placement.verdict is Verdict.FITS:
-        yield Remedy(
-            description=f"fits with {Precision.AMP_BF16.value}", precision=Precision.AMP_BF16
-        )
-
-
-def _larger_gpu(probe: Probe, target: Target, catalog: Sequence[GpuType]) -> Iterator[Remedy]:
-    """The smallest GPU type on which the job fits as it is; whole GPUs before MIG profiles."""
-    larger = [g for g in catalog if g.usable_bytes > target.capacity_bytes]
-    for gpu_type in sorted(larger, key=lambda g: (bool(g.mig_parent), g.usable_bytes, g.name)):
-        whole = Target(replace(target.gpu, gpu_type=gpu_type.name, free_bytes=None), gpu_type)
-        if _place(replace(probe, gpu_type=gpu_type), whole).verdict is Verdict.FITS:
-            yield Remedy(description=f"fits on {gpu_type.name}", gpu_type=gpu_type.name)
-            return

@@ -14,7 +14,7 @@ from memplan.types import AllocatorSettings, GpuType, TrainingJob
 from memplan_server.allocator import Replay, Unlimited
 from memplan_server.gpus.libraries import Workspaces, workspaces
 from memplan_server.planning.learned import NOTHING_LEARNED, Learned
-from memplan_server.planning.targets import MAX_BATCH_SIZE, Timelines, run
+from memplan_server.planning.targets import MAX_BATCH_SIZE, Target, Timelines, run
 from memplan_server.planning.uncertainty import (
     CONFIDENCE,
     Bounds,
@@ -135,6 +135,13 @@ class Probe:
                 timeline, batch_size, self.job.allocator, room_bytes=room
             )
         return self.shared.limited[key]
+
+    def surely_fits(self, target: Target) -> bool:
+        """Whether the upper bound fits on the target at the job's own batch size."""
+        batch_size = self.job.micro_batch_size
+        if batch_size > target.most_samples:
+            return False
+        return self.bounds(batch_size).upper_bytes <= target.capacity_bytes
 
     def largest_that_fits(self, capacity_bytes: int, limit: int = MAX_BATCH_SIZE) -> int:
         """Largest batch size that fits while the next does not; 0 when 1 does not fit."""

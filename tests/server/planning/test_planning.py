@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from timelines import MIB, Fixed, gpu, job, target
+from timelines import MIB, Fixed, gpu, job, network, target
 
-from memplan.types import Phase, Precision, Verdict
+from memplan.types import (
+    CatalogModel,
+    DataParallel,
+    DataParallelStrategy,
+    GpuType,
+    Model,
+    Phase,
+    Precision,
+    Remedy,
+    TrainingJob,
+    Verdict,
+)
+from memplan_server.errors import InvalidJob, Violation
 from memplan_server.planning import (
     estimate_memory,
     place,
@@ -21,6 +33,7 @@ from memplan_server.planning.accumulation import split
 from memplan_server.planning.estimate import alive_after
 from memplan_server.planning.probe import Probe, largest
 from memplan_server.simulate.repetition import with_third_step
+from memplan_server.timeline import Timeline
 
 LAYERS = st.lists(
     st.tuples(st.integers(4, 64 * MIB), st.integers(16, 4 * MIB)), min_size=1, max_size=6
@@ -231,6 +244,84 @@ def test_remedies_name_what_would_fit() -> None:
     assert "fits on middle" in descriptions
     steps = placement.remedies[0]
     assert steps.micro_batch_size * steps.accumulation_steps >= 1024
+
+
+class Cheaper(Fixed):
+    """A network with much state; checkpointing leaves a tenth of the activations."""
+
+    def __init__(self, *, checkpointing: bool = True) -> None:
+        super().__init__(layers=((400 * MIB, 400 * MIB), (400 * MIB, 100 * MIB)))
+        self.checkpointing = checkpointing
+        self.asked: list[TrainingJob] = []
+        self.made: dict[tuple[tuple[int, int], ...], Timeline] = {}
+
+    def get(self, job: TrainingJob, gpu_type: GpuType) -> Timeline:
+        self.asked.append(job)
+        if job.activation_checkpointing and not self.checkpointing:
+            raise InvalidJob(Violation("job.activation_checkpointing", "It has none."))
+        shards = job.data_parallel.shard_count or 1
+        left = 0.1 if job.activation_checkpointing else 1.0
+        layers = tuple((size // shards, int(kept * left)) for size, kept in self.layers)
+        steps = min(2, max(1, job.loop.accumulation_steps))
+        key = (*layers, (steps, 0))
+        if key not in self.made:
+            self.made[key] = network(layers, micro_steps=steps)
+        return self.made[key]
+
+
+NAMED = Model(catalog=CatalogModel(name="a/b"))
+RANK = DataParallel(strategy=DataParallelStrategy.DDP, bucket_cap_mb=25)
+SHARDED = DataParallel(
+    strategy=DataParallelStrategy.FSDP, shard_count=8, reshard_after_forward=True
+)
+
+LESS, ONE = "activation checkpointing", {"micro_batch_size": 1}
+CHECKPOINTED = Remedy(activation_checkpointing=True)
+
+
+@pytest.mark.parametrize(
+    ("memory", "batch", "checkpointing", "said", "remedy"),
+    [
+        (3000, 1, True, f"fits with {LESS}", CHECKPOINTED),
+        (3000, 4, True, f"fits with {LESS}, micro-batch 1", replace(CHECKPOINTED, **ONE)),
+        (3000, 1, False, "fits with fsdp over the 8 ranks", Remedy(data_parallel=SHARDED)),
+        (2000, 1, True, "fits with fsdp over the 8 ranks", Remedy(data_parallel=SHARDED)),
+        (
+            1000,
+            1,
+            True,
+            f"fits with fsdp over the 8 ranks and {LESS}",
+            replace(CHECKPOINTED, data_parallel=SHARDED),
+        ),
+    ],
+)
+def test_where_not_one_sample_fits_less_may_be_kept(
+    memory: int, batch: int, checkpointing: bool, said: str, remedy: Remedy
+) -> None:
+    asked = replace(job(batch, Precision.AMP_FP16), data_parallel=RANK, model=NAMED)
+    timelines = Cheaper(checkpointing=checkpointing)
+    (placement,) = place(timelines, asked, [target(memory * MIB)], data_parallel_size=8)
+    assert placement.verdict is not Verdict.FITS
+    assert placement.remedies == (replace(remedy, description=said),)
+
+
+def test_a_call_in_a_hurry_is_answered_without() -> None:
+    timelines = Cheaper()
+    asked = replace(job(1, Precision.AMP_FP16), data_parallel=RANK, model=NAMED)
+    (placement,) = place(
+        timelines, asked, [target(1000 * MIB)], data_parallel_size=8, patient=lambda: False
+    )
+    assert placement.remedies == ()
+    assert not any(j.activation_checkpointing for j in timelines.asked)
+
+
+def test_where_smaller_micro_batches_fit_nothing_more_is_simulated() -> None:
+    timelines = Cheaper()
+    asked = replace(job(64, Precision.AMP_FP16), data_parallel=RANK, model=NAMED)
+    (placement,) = place(timelines, asked, [target(8 << 30)], data_parallel_size=8)
+    assert placement.remedies[0].description.startswith("fits with micro-batch")
+    assert not any(j.activation_checkpointing for j in timelines.asked)
+    assert {j.data_parallel for j in timelines.asked} == {RANK}
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.AMP_FP16])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,11 +151,27 @@ def test_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["torchvision/resnet18", "timm/vit_tiny_patch16_224", "transformers/levit", "transformers/t5"],
+    ("name", "config"),
+    [
+        ("torchvision/resnet18", {}),
+        ("timm/vit_tiny_patch16_224", {}),
+        ("transformers/levit", {}),
+        ("transformers/t5", {"num_layers": 2, "num_decoder_layers": 2}),
+        (
+            "diffusers/FluxTransformer2DModel",
+            {
+                "num_layers": 1,
+                "num_single_layers": 1,
+                "attention_head_dim": 16,
+                "num_attention_heads": 2,
+                "axes_dims_rope": [4, 4, 8],
+                "joint_attention_dim": 32,
+                "pooled_projection_dim": 32,
+            },
+        ),
+    ],
 )
-def test_other_models(name: str) -> None:
-    config = {"num_layers": 2, "num_decoder_layers": 2} if name.endswith("t5") else {}
+def test_other_models(name: str, config: dict[str, Any]) -> None:
     job = replace(catalog_job(name, config), precision=Precision.AMP_FP16)
     rank = traced(sharded(job, 4))
     assert rank.affine
