@@ -20,7 +20,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_param import FSDPParam
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
 
 from memplan.types import TrainingJob
-from memplan_server.simulate import placing
+from memplan_server.simulate import placing, streams
 from memplan_server.simulate.recorder import Recorder
 from memplan_server.timeline import Category
 from memplan_server.training import Observer
@@ -84,6 +84,8 @@ def followed(recorder: Recorder) -> Iterator[None]:
         mock.patch.object(torch.UntypedStorage, "resize_", resized),
         mock.patch.object(FSDPParam, "init_all_gather_outputs", gathering),
         mock.patch.object(ShardingPropagator, "_propagate_tensor_meta_non_cached", propagated),
+        # FSDP asks it, and not the device's module, for what was gathered and never used.
+        mock.patch.object(torch.accelerator, "current_stream", streams.current),
     ):
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
         yield

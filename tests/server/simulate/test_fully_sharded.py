@@ -150,6 +150,14 @@ def test_blocks() -> None:
     assert [type(block).__name__ for block in blocks(resnet.module)] == ["BasicBlock"] * 8
 
 
+SMALL = {
+    "num_hidden_layers": 3,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 2,
+}
+
+
 @pytest.mark.parametrize(
     ("name", "config"),
     [
@@ -157,6 +165,13 @@ def test_blocks() -> None:
         ("timm/vit_tiny_patch16_224", {}),
         ("transformers/levit", {}),
         ("transformers/t5", {"num_layers": 2, "num_decoder_layers": 2}),
+        (
+            "transformers/llava",  # of its images the last layer is gathered, and not used
+            {
+                "text_config": SMALL | {"num_key_value_heads": 2},
+                "vision_config": SMALL | {"image_size": 56, "patch_size": 14},
+            },
+        ),
         (
             "diffusers/FluxTransformer2DModel",
             {
