@@ -12,7 +12,9 @@ __all__ = ["in_ranks"]
 def in_ranks(job: TrainingJob, data_parallel_size: int) -> TrainingJob:
     """The job as each of so many ranks runs it: within DDP, unless it says how."""
     given = job.data_parallel
-    if data_parallel_size > 1 and given.strategy is DataParallelStrategy.UNSPECIFIED:
+    if data_parallel_size <= 1:
+        return job
+    if given.strategy is DataParallelStrategy.UNSPECIFIED:
         given = replace(given, strategy=DataParallelStrategy.DDP)
     if given.strategy is DataParallelStrategy.FSDP and not given.shard_count:
         given = replace(given, shard_count=data_parallel_size)

@@ -36,7 +36,6 @@ DEFAULT_HEADROOM = 0.05
 GPU_TYPES_A_PAGE = 50
 MODELS_A_PAGE = 100
 PROFILES_A_PAGE = 50
-_FEWEST_SHARDS = 2
 
 
 class Planner:
@@ -245,8 +244,11 @@ class Planner:
             self._names.check(job.model.catalog.name, call)
         job = in_ranks(job, data_parallel_size)
         sharded = job.data_parallel.strategy is types.DataParallelStrategy.FSDP
-        if sharded and job.data_parallel.shard_count < _FEWEST_SHARDS:
-            said = "is required of a job with FSDP: among how many ranks the model is sharded."
+        if sharded and not job.data_parallel.shard_count:
+            said = (
+                "is required with FSDP, unless data_parallel_size is above 1: how many ranks share "
+                "the model."
+            )
             raise InvalidJob(Violation("job.data_parallel.shard_count", said))
         return normalize(job)
 

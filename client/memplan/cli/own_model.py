@@ -57,12 +57,14 @@ def captured(model: str, job: TrainingJob) -> TrainingJob:
         optimizer=made.optimizer,
         precision=made.precision,
         assumptions=made.assumptions,
-        data_parallel=made.data_parallel
-        if job.data_parallel == DataParallel()
-        else job.data_parallel,
+        data_parallel=_either(job.data_parallel, made.data_parallel),
         cudnn_benchmark=job.cudnn_benchmark or made.cudnn_benchmark,
         micro_batch_size=job.micro_batch_size or made.micro_batch_size,
     )
+
+
+def _either(said: DataParallel, found: DataParallel) -> DataParallel:
+    return found if said == DataParallel() else said
 
 
 def _of_options(job: TrainingJob, *, optimizer_given: bool) -> Mapping[str, Any]:

@@ -16,6 +16,9 @@ from memplan_server.planning.uncertainty import CONFIDENCE, Bounds, held_confide
 
 __all__ = ["place"]
 
+_A_FEW_STEPS = "a few measured steps on such a GPU would tell"
+_ALL_RANKS = "a few steps of all its ranks would tell"
+
 
 def place(
     timelines: Timelines,
@@ -68,7 +71,7 @@ def _place(probe: Probe, target: Target) -> Placement:
         upper_bound_bytes=limits.upper_bytes,
         spare_bytes=max(0, capacity - limits.upper_bytes),
         missing_bytes=max(0, limits.upper_bytes - capacity),
-        reason=_reason(verdict, used, limits, capacity, f"({why})", settles),
+        reason=_reason(verdict, used, limits, capacity, why, settles),
         confidence=held_confidence(probe.confidence),
     )
 
@@ -82,10 +85,6 @@ def _verdict(probe: Probe, limits: Bounds, target: Target) -> Verdict:
     return Verdict.UNCERTAIN
 
 
-_A_FEW_STEPS = "a few measured steps on such a GPU would tell"
-_ALL_RANKS = "a few steps of all its ranks would tell"
-
-
 def _reason(
     verdict: Verdict, used: int, limits: Bounds, capacity: int, why: str, settles: str
 ) -> str:
@@ -95,5 +94,5 @@ def _reason(
         return f"Takes {gib(used)}, at least {gib(limits.lower_bytes)}; {gib(capacity)} are there."
     return (
         f"Takes {gib(used)}, between {gib(limits.lower_bytes)} and {gib(limits.upper_bytes)} "
-        f"{why}, and {gib(capacity)} are there: {settles}."
+        f"({why}), and {gib(capacity)} are there: {settles}."
     )

@@ -127,20 +127,20 @@ def execute(
             data=_StatedData(built, batch_size),
         )
         optimizer = loop.run()
-        states = [
-            t for t in map(local, optimizers.state_tensors(optimizer)) if t.device == simulated
-        ]
         recorder.close()
-        state_bytes = sum({t.untyped_storage()._cdata: _nbytes(t) for t in states}.values())
-        held = list(built.module.parameters())
-        parameter_bytes = sum(local(p).nbytes for p in held)
-        gradient_bytes = sum(local(p).nbytes for p in held if p.requires_grad)
+        return _executed(loop, optimizer, recorder.recording)
+
+
+def _executed(loop: Loop, optimizer: torch.optim.Optimizer, recording: Recording) -> Execution:
+    parameters = list(loop.built.module.parameters())
+    states = map(local, optimizers.state_tensors(optimizer))
+    on_gpu = {t.untyped_storage()._cdata: _nbytes(t) for t in states if t.device == loop.device}
     return Execution(
-        batch_size=batch_size,
-        recording=recorder.recording,
-        parameter_bytes=parameter_bytes,
-        gradient_bytes=gradient_bytes,
-        optimizer_state_bytes=state_bytes,
+        batch_size=loop.batch_size,
+        recording=recording,
+        parameter_bytes=sum(local(p).nbytes for p in parameters),
+        gradient_bytes=sum(local(p).nbytes for p in parameters if p.requires_grad),
+        optimizer_state_bytes=sum(on_gpu.values()),
     )
 
 
