@@ -16,6 +16,7 @@ from unittest import mock
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp._fully_shard import _fsdp_param
 from torch.distributed.fsdp._fully_shard._fsdp_param import FSDPParam
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
 
@@ -42,7 +43,8 @@ class Sharded:
         """Shard the model, and make this rank's pieces."""
         recorder.assume(assumption(self._job, self.module))
         assert self._mesh is not None
-        shard(self._job, self.module, self._mesh)
+        with mock.patch.object(_fsdp_param, "_chunk_with_empty", _first_chunk):
+            shard(self._job, self.module, self._mesh)
         make_pieces(self.module, recorder, device)
 
     @contextlib.contextmanager
@@ -50,6 +52,12 @@ class Sharded:
         """Have ranks, and write down what happens besides operators."""
         with ranks(self._job, self._device_type) as self._mesh, followed(recorder):
             yield
+
+
+def _first_chunk(tensor: torch.Tensor, count: int, dim: int) -> list[torch.Tensor]:
+    """The piece of the first rank alone: to make all of them takes long where there are many."""
+    length = -(-tensor.size(dim) // count)
+    return [tensor.narrow(dim, 0, length)]
 
 
 def make_pieces(model: nn.Module, observer: Observer, device: torch.device) -> None:

@@ -74,6 +74,7 @@ def _plan_accumulation(request: PlanAccumulationRequest) -> Violations:
     yield from _gpu(request.gpu, "gpu")
     yield from whole("global_batch_size", request.global_batch_size, 1, LARGEST_GLOBAL_BATCH)
     yield from _data_parallel(request.global_batch_size, request.data_parallel_size)
+    yield from _shards(request.job.data_parallel.shard_count, request.data_parallel_size)
     yield from _headroom(request.headroom_fraction)
     yield from _confidence(request.confidence)
 
@@ -85,6 +86,7 @@ def _plan_job(request: PlanJobRequest) -> Violations:
     size = request.global_batch_size
     yield from whole("global_batch_size", size, 1, LARGEST_GLOBAL_BATCH, unset=True)
     yield from _data_parallel(size, request.data_parallel_size)
+    yield from _shards(request.job.data_parallel.shard_count, request.data_parallel_size)
     yield from _headroom(request.headroom_fraction)
     yield from _confidence(request.confidence)
     if request.measurement_budget is not None:
@@ -133,6 +135,12 @@ def _gpu(gpu: GpuTarget, at: str) -> Violations:
     yield from text(f"{at}.gpu_type", gpu.gpu_type, longest=LONGEST_NAME)
     if gpu.free_bytes is not None:
         yield from whole(f"{at}.free_bytes", gpu.free_bytes, 0, LARGEST_GPU)
+
+
+def _shards(shard_count: int, data_parallel_size: int) -> Violations:
+    if data_parallel_size > 1 and shard_count > 0 and data_parallel_size % shard_count:
+        wrong = f"{data_parallel_size} ranks do not divide into groups of {shard_count}."
+        yield Violation("job.data_parallel.shard_count", wrong)
 
 
 def _data_parallel(global_batch_size: int, data_parallel_size: int) -> Violations:

@@ -10,7 +10,8 @@ import contextlib
 import json
 import pickle
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from memplan_server.training.fully_sharded import shard
 from memplan_server.training.pieces import local
 
 RANKS = 2
+SETTLED_S = 0.02
 
 
 class ResizingRecorder(HostRecorder):
@@ -65,12 +67,25 @@ class ResizingRecorder(HostRecorder):
         self._operators.append("resize")
 
 
+def settled(collective: Callable[..., Any]) -> Callable[..., Any]:
+    """The collective; then gloo's thread has time to let go of what it has communicated."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        out = collective(*args, **kwargs)
+        time.sleep(SETTLED_S)
+        return out
+
+    return called
+
+
 def run(rank: int, address: str, job: TrainingJob, out: Path) -> None:
     store = dist.FileStore(address, RANKS)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
     built = models.build(job)
     prepare(job, built.module)
     recorder: Any = ResizingRecorder()
+    for name in ("all_gather_into_tensor", "reduce_scatter_tensor"):
+        setattr(dist, name, settled(getattr(dist, name)))
     mesh = init_device_mesh("cpu", (RANKS,))
     device = torch.device("cpu")
     with recorder, sharding.followed(recorder):

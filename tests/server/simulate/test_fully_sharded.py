@@ -102,6 +102,12 @@ def test_blocks_are_gathered_one_by_one(layers: int) -> None:
     assert kept == pytest.approx(model + layers * BLOCK_BYTES, rel=0.01)
 
 
+def test_many_ranks_take_no_longer() -> None:
+    few, many = traced(sharded(LLAMA, 8)), traced(sharded(LLAMA, 1 << 16))
+    assert len(few.events) == len(many.events)
+    assert many.parameter_bytes < few.parameter_bytes
+
+
 def test_no_rank_has_the_whole_model_at_first() -> None:
     timeline = traced(sharded(LLAMA, 8))
     assert held(timeline)[timeline.phase == Phase.SETUP].max() == pytest.approx(

@@ -63,6 +63,11 @@ def test_a_model_is_sharded_over_the_ranks(planner: MemoryPlannerStub) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         planner.EstimateMemory(pb.EstimateMemoryRequest(job=request.job), timeout=SOON_S)
     assert Refusal.of(raised.value).fields == {"job.data_parallel.shard_count"}
+    request.job.data_parallel.shard_count = 3
+    with pytest.raises(grpc.RpcError) as raised:
+        planner.PlanJob(request, timeout=SOON_S)
+    assert Refusal.of(raised.value).fields == {"job.data_parallel.shard_count"}
+    request.job.data_parallel.shard_count = 0
     request.measurement_budget.FromSeconds(10)
     with pytest.raises(grpc.RpcError) as raised:
         planner.PlanJob(request, timeout=SOON_S)
