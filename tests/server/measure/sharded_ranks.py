@@ -34,6 +34,13 @@ from memplan_server.training.pieces import local
 
 RANKS = 2
 SETTLED_S = 0.02
+COLLECTIVES = (
+    "all_gather_single",
+    "reduce_scatter_single",
+    "all_gather_into_tensor",  # their names before torch 2.13
+    "reduce_scatter_tensor",
+)
+"""Those that FSDP calls."""
 
 
 class ResizingRecorder(HostRecorder):
@@ -84,8 +91,9 @@ def run(rank: int, address: str, job: TrainingJob, out: Path) -> None:
     built = models.build(job)
     prepare(job, built.module)
     recorder: Any = ResizingRecorder()
-    for name in ("all_gather_into_tensor", "reduce_scatter_tensor"):
-        setattr(dist, name, settled(getattr(dist, name)))
+    for name in COLLECTIVES:
+        if hasattr(dist, name):
+            setattr(dist, name, settled(getattr(dist, name)))
     mesh = init_device_mesh("cpu", (RANKS,))
     device = torch.device("cpu")
     with recorder, sharding.followed(recorder):
