@@ -2,7 +2,7 @@
 
 The simulated GPU runs set-up and two training steps and writes down, in order, which storage is
 allocated or freed; the second step then stands there once more. The size of each storage is affine
-in the micro-batch size, so one timeline holds for all of them:
+in the micro-batch size, or known for each, so one timeline holds for all of them:
 
     sizes = timeline.sizes(batch_size=32)       # bytes of each storage
     for event in timeline.events.tolist():      # s >= 0: storage s is allocated; ~s: it is freed
@@ -15,19 +15,26 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Category", "Convolution", "Module", "Phase", "Timeline"]
+__all__ = ["KERNEL", "Category", "Convolution", "Kernel", "Module", "Phase", "Timeline"]
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
+_Size = Callable[[Int64], Int64]
+
+_TUPLES = ("stream", "cache_emptied", "sized", "traced_batch_sizes", "traits", "assumptions")
+
+KERNEL = "kernel"
+"""`kernel/3` in `Timeline.workspaces`: of `Timeline.kernels`."""
 
 
 class Category(IntEnum):
@@ -87,11 +94,29 @@ class Convolution:
     dilation: tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernel:
+    """What decides, beside a number of rows and the GPU, how large a kernel's buffer is."""
+
+    name: str
+    """"sum" over rows and its "semaphores", or "embedding": its gradient, from rows."""
+    outputs: int
+    """Elements of the sum; of an embedding, its rows."""
+    at_once: int
+    """Elements of the sum that a thread works on; of an embedding, the length of a row."""
+    itemsize: int
+    """Bytes of an element while it is summed up."""
+
+
 class Workspaces(Protocol):
     """Sizes of workspaces on a GPU: `gpus.libraries.workspaces(gpu_type)`."""
 
     def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[int, int]:
         """Bytes for each sample, and whatever their number, of one of `Timeline.workspaces`."""
+        ...
+
+    def buffer_bytes(self, kernel: Kernel, rows: Int64) -> Int64:
+        """[n] bytes that a kernel takes for [n] numbers of rows."""
         ...
 
 
@@ -125,9 +150,12 @@ class Timeline:
 
     modules: tuple[Module, ...] = ()
     workspaces: Mapping[int, str] = field(default_factory=dict)
-    """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}. Intercept
-    and slope count their samples, not bytes; `with_workspaces` gives the bytes."""
+    """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0", 22: "kernel/1"}.
+    Intercept and slope count their samples or rows, not bytes; `with_workspaces` gives the bytes."""
     convolutions: tuple[Convolution, ...] = ()
+    kernels: tuple[Kernel, ...] = ()
+    sized: tuple[tuple[_Size, Int64], ...] = ()
+    """Storages whose bytes are not affine in the batch size, only their rows, and what gives them."""
 
     parameter_count: int = 0
     parameter_bytes: int = 0
@@ -159,25 +187,37 @@ class Timeline:
         if last_batch_size is not None and self.micro_steps > 1:
             last = self.micro_step == self.micro_steps - 1
             samples = np.where(last, last_batch_size, batch_size).astype(np.int64)
-        return self.intercept + self.slope * samples
+        sizes = self.intercept + self.slope * samples
+        for bytes_of, storages in self.sized:
+            sizes[storages] = bytes_of(sizes[storages])
+        return sizes
 
     def with_workspaces(self, workspaces: Workspaces) -> Timeline:
         """The timeline with the sizes that its workspaces have on a GPU."""
         intercept, slope = self.intercept.copy(), self.slope.copy()
-        names = set(self.workspaces.values())
-        known = {name: workspaces.of(name, self.convolutions) for name in names}
+        by_name: dict[str, list[int]] = {}
         for storage, name in self.workspaces.items():
-            for_each, fixed = known[name]
-            intercept[storage] = fixed + for_each * self.intercept[storage]
-            slope[storage] = for_each * self.slope[storage]
-        return replace(self, intercept=intercept, slope=slope, workspaces={})
+            by_name.setdefault(name, []).append(storage)
+        sized = []
+        for name, storages in by_name.items():
+            of, _, index = name.partition("/")
+            if of == KERNEL:
+                kernel = self.kernels[int(index)]
+                sized.append((partial(workspaces.buffer_bytes, kernel), np.array(storages)))
+                continue
+            for_each, fixed = workspaces.of(name, self.convolutions)
+            intercept[storages] = fixed + for_each * self.intercept[storages]
+            slope[storages] = for_each * self.slope[storages]
+        return replace(self, intercept=intercept, slope=slope, workspaces={}, sized=tuple(sized))
 
     def to_bytes(self) -> bytes:
         """Compressed, for the store; `from_bytes` reads it back equal."""
+        assert not self.sized
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         header = {k: arrays.pop(k) for k in list(arrays) if not isinstance(arrays[k], np.ndarray)}
         header["modules"] = [asdict(m) for m in self.modules]
         header["convolutions"] = [asdict(c) for c in self.convolutions]
+        header["kernels"] = [asdict(k) for k in self.kernels]
         header["workspaces"] = {str(k): v for k, v in self.workspaces.items()}
         out = io.BytesIO()
         text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
@@ -192,9 +232,10 @@ class Timeline:
         header = json.loads(arrays.pop("header").tobytes())
         header["modules"] = tuple(Module(**m) for m in header["modules"])
         header["convolutions"] = tuple(_convolution(c) for c in header["convolutions"])
+        header["kernels"] = tuple(Kernel(**k) for k in header["kernels"])
         header["workspaces"] = {int(k): v for k, v in header["workspaces"].items()}
         header["kernel_classes"] = tuple(tuple(c) for c in header["kernel_classes"])
-        for name in ("stream", "cache_emptied", "traced_batch_sizes", "traits", "assumptions"):
+        for name in _TUPLES:
             header[name] = tuple(header[name])
         return cls(**header, **arrays)
 

@@ -5,15 +5,18 @@ Source: c10/cuda/CUDACachingAllocator.cpp (`malloc`, `get_free_block`, `should_s
 `garbage_collect_cached_blocks`, `try_allocate_expandable_block`).
 
 Known limitations: no private pools (CUDA graphs); what one stream allocates and another uses is
-free at once when the program lets go of it (`record_stream` is not modelled). Addresses of segments
-rise in the order they are made; the driver may answer otherwise, which matters only between free
-blocks of equal size. Of expandable segments only whole ones are given back, not free pages between
-blocks in use.
+free at once when the program lets go of it (`record_stream` is not modelled). Of expandable segments
+only whole ones are given back, not free pages between blocks in use.
+
+Among free blocks of equal size the one with the lowest address is taken, so it matters where the
+driver puts segments. Most often it puts each below those before (`docs/measuring.md` has figures);
+a small one may get a gap that was left between two, which is not modelled.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from memplan.types import AllocatorSettings
@@ -78,10 +81,14 @@ class CachingAllocator:
     """`malloc(size) -> Block`, `free(block)`.
 
     `capacity_bytes` is what the driver can give (without the CUDA context); None is no limit.
+    `addresses` are those that the driver gives to segments, in order, where they are known.
     """
 
     def __init__(
-        self, settings: AllocatorSettings | None = None, capacity_bytes: int | None = None
+        self,
+        settings: AllocatorSettings | None = None,
+        capacity_bytes: int | None = None,
+        addresses: Iterator[int] | None = None,
     ) -> None:
         settings = settings or AllocatorSettings()
         self.allocated_bytes = 0
@@ -96,7 +103,8 @@ class CachingAllocator:
         self._max_split = settings.max_split_size_mb * _MIB or UNLIMITED
         self._gc_threshold = settings.garbage_collection_threshold
         self._pools: dict[tuple[int, bool], _Pool] = {}
-        self._next_address = 0
+        self._addresses = addresses
+        self._lowest_address = 1 << 59
 
     def malloc(self, size: int, stream: int = 0) -> Block:
         """A block of at least `size` bytes, of segments of this stream. Raises `OutOfMemory`."""
@@ -205,9 +213,15 @@ class CachingAllocator:
         if self.reserved_bytes + total > self._capacity:
             return None
         self.reserved_bytes += total
-        block = Block(address=self._next_address, size=total, pool=pool)
-        self._next_address += total + rounding.MIN_BLOCK_SIZE  # segments are never neighbours
-        return block
+        return Block(address=self._place(total), size=total, pool=pool)
+
+    def _place(self, size: int) -> int:
+        """Where the driver puts a segment."""
+        known = None if self._addresses is None else next(self._addresses, None)
+        if known is not None:
+            return known
+        self._lowest_address -= size + rounding.MIN_BLOCK_SIZE  # segments are never neighbours
+        return self._lowest_address
 
     def _extend(self, pool: _Pool, size: int) -> Block | None:
         """Map more memory at the end of the pool's expandable segment."""

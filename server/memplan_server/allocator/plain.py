@@ -65,7 +65,7 @@ class PlainAllocator:
         self._size_from: dict[int, int] = {}
         self._start_of: dict[int, int] = {}
         self._segments: dict[int, int] = {}
-        self._next_address = 1
+        self._lowest_address = _ADDRESS
 
     def run(
         self,
@@ -160,10 +160,9 @@ class PlainAllocator:
                 return 0
         self.reserved += size
         self.peak_reserved = max(self.peak_reserved, self.reserved)
-        address = self._next_address
-        self._next_address += size + 1  # segments are never neighbours
-        self._segments[address] = size
-        return address
+        self._lowest_address -= size + 1  # segments are never neighbours
+        self._segments[self._lowest_address] = size
+        return self._lowest_address
 
     def _empty_cache(self) -> None:
         for keys in self._pools.values():

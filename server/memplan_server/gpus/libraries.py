@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memplan.types import GpuType
+from memplan_server.gpus.buffers import Multiprocessors, buffer_bytes
 from memplan_server.gpus.convolutions import tensor_core_dtypes
 from memplan_server.gpus.convolutions import workspace as convolution_workspace
 
 if TYPE_CHECKING:
-    from memplan_server.timeline import Convolution
+    from memplan_server.timeline import Convolution, Int64, Kernel
 
 __all__ = [
     "COMMUNICATION_BYTES",
@@ -40,6 +41,14 @@ def capability(gpu_type: GpuType) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+CUBLASLT_BYTES = MIB
+"""What PyTorch gives cuBLASLt for each handle and stream, unless `CUBLASLT_WORKSPACE_SIZE` says
+otherwise. Measured with PyTorch 2.11 on an H200; source: `parseCUDABlasLtWorkspaceSize` in
+aten/src/ATen/cuda/CublasHandlePool.cpp."""
+
+_USUAL = 80
+"""Multiprocessors of a GPU of which they are not known."""
+
 KERNEL_CLASSES: tuple[tuple[int, int], ...] = ((6, 0), (7, 0), (8, 0), (8, 6), (9, 0))
 """One representative compute capability for each group of GPUs that PyTorch treats alike."""
 
@@ -67,8 +76,7 @@ def cublas_workspace_bytes(compute_capability: tuple[int, int]) -> int:
 
     Source: `parseChosenWorkspaceSize` in aten/src/ATen/cuda/CublasHandlePool.cpp: `:4096:2:16:8`
     (KiB x count: 8,519,680 bytes after the handle's rounding) and 32 MiB on Hopper and later data
-    centre GPUs (compute capability 9.x, 10.x). cuBLASLt works in the same workspace, as PyTorch's
-    builds have it by default (`TORCH_CUBLASLT_UNIFIED_WORKSPACE`).
+    centre GPUs (compute capability 9.x, 10.x).
     """
     return 32 * MIB if compute_capability[0] in (9, 10) else 4096 * 1024 * 2 + 16 * 1024 * 8
 
@@ -79,16 +87,31 @@ class Workspaces:
 
     cublas_bytes: int
     tensor_core_dtypes: frozenset[str]
+    multiprocessors: Multiprocessors
 
     def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[int, int]:
         """Bytes for each sample, and whatever their number, by a name in `Timeline.workspaces`."""
         library, _, index = name.partition("/")
         if library == "cudnn":
             return convolution_workspace(convolutions[int(index)], self.tensor_core_dtypes)
-        return 0, self.cublas_bytes
+        return 0, CUBLASLT_BYTES if library == "cublaslt" else self.cublas_bytes
+
+    def buffer_bytes(self, kernel: Kernel, rows: Int64) -> Int64:
+        """As `timeline.Workspaces`."""
+        return buffer_bytes(kernel, rows, self.multiprocessors)
 
 
 def workspaces(gpu_type: GpuType) -> Workspaces:
     """The workspaces on this GPU type."""
     of = capability(gpu_type)
-    return Workspaces(cublas_workspace_bytes(of), tensor_core_dtypes(of))
+    multiprocessors = Multiprocessors(gpu_type.multiprocessor_count or _USUAL, most_threads(of))
+    return Workspaces(cublas_workspace_bytes(of), tensor_core_dtypes(of), multiprocessors)
+
+
+def most_threads(compute_capability: tuple[int, int]) -> int:
+    """Threads that a multiprocessor can hold. Source: the CUDA programming guide's table of
+    technical specifications."""
+    if compute_capability == (7, 5):
+        return 1024
+    few = ((8, 6), (8, 7), (8, 9), (12, 0), (12, 1))
+    return 1536 if compute_capability in few else 2048

@@ -46,6 +46,8 @@ class History:
     """Bytes of segments right after each allocation, in order of allocation [m]."""
     segments: Sequence[tuple[int, int]]
     """Changes of the reserved bytes: (storages allocated before, bytes; negative: given back)."""
+    addresses: Sequence[int] = ()
+    """Where the driver put each new segment, in order; empty where they are not known."""
     given_back: Sequence[int] = ()
     """Indices into `usable` of the events right before which segments were given back."""
     out_of_memory_bytes: int | None = None
@@ -103,6 +105,7 @@ class _Reader:
         self._sizes: list[int] = []
         self._reserved: list[int] = []
         self._segments: list[tuple[int, int]] = []
+        self._addresses: list[int] = []
         self._given_back: dict[int, None] = {}
         self._held = 0
         self._at: dict[int, int] = {}
@@ -124,6 +127,7 @@ class _Reader:
             self._usable.append(~storage)
         elif action in _TAKEN:
             self._changed(size)
+            self._addresses.append(entry["addr"])
         elif action in _GIVEN_BACK:
             self._changed(-size)
             self._given_back[len(self._usable)] = None
@@ -157,6 +161,7 @@ class _Reader:
             usable=self._usable,
             reserved=self._reserved,
             segments=self._segments,
+            addresses=self._addresses,
             given_back=tuple(self._given_back),
             out_of_memory_bytes=self._out_of_memory,
             streams=max(1, len(self._streams)),
@@ -172,11 +177,13 @@ def replay_history(
 ) -> ReplayedHistory:
     """Drive our allocator with the recorded allocations and frees; compare the reserved bytes.
 
+    Segments lie where they lay, which decides between free blocks of equal size.
     `capacity_bytes` is the room that segments had; without it nothing is ever given back, so a
     history that came near the limit needs it. `empties_cache`: the program gave segments back.
     """
     emptied = history.given_back if empties_cache else ()
-    replayed, peak = _replay(history, CachingAllocator(settings, capacity_bytes), emptied)
+    allocator = CachingAllocator(settings, capacity_bytes, iter(history.addresses))
+    replayed, peak = _replay(history, allocator, emptied)
     differing = [
         storage
         for storage, recorded in enumerate(history.reserved)

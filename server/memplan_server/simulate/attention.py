@@ -6,12 +6,11 @@ aten/src/ATen/native/transformers/cuda/sdp_utils.cpp for the choice,
 around the kernel (masks made additive, heads padded to a multiple of 8 for flash attention, masks
 padded to a multiple of 16 for memory-efficient attention).
 
-cuDNN attention comes first on Hopper and data centre Blackwell, and PyTorch's formula for it has no
-gradient of the mask, so that a trained bias (T5, Swin, BEiT) makes the step fail there
-(`_scaled_dot_product_cudnn_attention` in tools/autograd/derivatives.yaml). Such a call is
-simulated with the kernel that comes next, and the answer says so; other calls keep theirs.
+cuDNN attention comes first on Hopper and data centre Blackwell, but not where a mask is trained
+(T5, Swin, BEiT). No fused kernel takes a mask whose rows do not lie side by side, as T5's do not.
+Both measured on an H200 with PyTorch 2.11.
 
-Known limitations: cuDNN attention's own workspace is not modelled; neither are nested tensors.
+Known limitations: nested tensors are not modelled.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from memplan_server.gpus.libraries import KERNEL_CLASSES, kernel_class
 __all__ = [
     "AttentionCall",
     "Kernel",
-    "assumptions",
     "choose",
     "kernels_used",
     "register",
@@ -41,11 +39,6 @@ Kernel = str
 
 _FLASH_ATTN = (8, 0)
 """The oldest GPUs that the flash-attn package runs on."""
-_NO_CUDNN = (
-    "PyTorch prefers cuDNN attention on this GPU, which cannot train its mask. Where a mask is "
-    "trained the next kernel is assumed, as after torch.backends.cuda.enable_cudnn_sdp(False), "
-    "without which the step fails."
-)
 _HALF = (torch.float16, torch.bfloat16)
 _MASK_ALIGNMENT = 16
 _HEAD_ALIGNMENT = 8
@@ -67,12 +60,16 @@ class AttentionCall:
     dropout: bool
     requires_grad: bool
     mask_requires_grad: bool = False
+    mask_has_rows: bool = True
+    """Whether the elements of each of its rows lie side by side."""
 
 
 def choose(call: AttentionCall, compute_capability: tuple[int, int]) -> Kernel:
     """The kernel PyTorch picks on such a GPU, of those that can compute the gradients."""
     gpu = kernel_class(compute_capability)
-    if _prefers_cudnn(call, gpu) and not call.mask_requires_grad:
+    if not call.mask_has_rows:
+        return "math"
+    if _prefers_cudnn(call, gpu):
         return "cudnn"
     if _flash(call, gpu):
         return "flash"
@@ -80,10 +77,10 @@ def choose(call: AttentionCall, compute_capability: tuple[int, int]) -> Kernel:
 
 
 def _prefers_cudnn(call: AttentionCall, gpu: tuple[int, int]) -> bool:
-    if gpu != (9, 0):
+    if gpu != (9, 0) or call.mask_requires_grad:
         return False
     dims = (call.head_dim, call.value_head_dim)
-    fits = all(d <= 128 and d % 8 == 0 for d in dims)
+    fits = all(d <= 256 and d % 8 == 0 for d in dims)
     lengths = call.key_length > 1 and not (call.query_length == 1 and call.dropout)
     return call.dtype in _HALF and fits and lengths
 
@@ -148,19 +145,8 @@ def same_choices() -> tuple[tuple[int, int], ...]:
         other
         for other in KERNEL_CLASSES
         if all(choose(call, other) == choose(call, gpu) for call in _target.calls)
-        and _fails(other) == _fails(gpu)
         and (other >= _FLASH_ATTN or not _target.flash_attn)
     )
-
-
-def assumptions() -> tuple[str, ...]:
-    """What the choices since `target()` take for granted."""
-    return (_NO_CUDNN,) if _fails(kernel_class(_target.compute_capability)) else ()
-
-
-def _fails(gpu: tuple[int, int]) -> bool:
-    """Whether what PyTorch would pick cannot compute a gradient."""
-    return any(c.mask_requires_grad and _prefers_cudnn(c, gpu) for c in _target.calls)
 
 
 def kernels_used() -> frozenset[Kernel]:
@@ -227,6 +213,7 @@ def _describe(
         dropout=dropout_p > 0,
         requires_grad=any(t.requires_grad for t in (query, key, value)),
         mask_requires_grad=mask is not None and mask.requires_grad,
+        mask_has_rows=mask is None or mask.stride(-1) == 1 or mask.size(-1) == 1,
     )
 
 

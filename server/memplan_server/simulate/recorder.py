@@ -23,9 +23,9 @@ from torch._subclasses.fake_tensor import (
 )
 
 from memplan.fakes import known, masks
-from memplan_server.simulate import accumulation, convolution, streams, temporaries
+from memplan_server.simulate import accumulation, buffers, convolution, streams, temporaries
 from memplan_server.simulate.host import HostValues
-from memplan_server.timeline import Category, Convolution, Phase
+from memplan_server.timeline import KERNEL, Category, Convolution, Kernel, Phase
 
 __all__ = ["Recorder", "Recording", "Storage"]
 
@@ -63,6 +63,8 @@ class Recording:
     operators: set[str] = field(default_factory=set)
     convolutions: dict[Convolution, int] = field(default_factory=dict)
     """Each distinct cuDNN call, and its index."""
+    kernels: dict[Kernel, int] = field(default_factory=dict)
+    """Each distinct kernel that takes a buffer, and its index."""
     cache_emptied: list[int] = field(default_factory=list)
     """Indices of events right before which the program empties the allocator's cache."""
 
@@ -85,7 +87,7 @@ class Recorder(FakeTensorMode):
         self._depth = 0
         self._alive: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self._reserved: list[int] = []
-        self._workspaces: set[Phase] = set()
+        self._workspaces: set[tuple[str, Phase]] = set()
         self._cudnn_benchmark = cudnn_benchmark
         self._tried: set[tuple[object, ...]] = set()
         self._scalar: float | None = None
@@ -114,17 +116,20 @@ class Recorder(FakeTensorMode):
                 return made
         if func in temporaries.COMPOSED:
             return self._composed(func, args, kwargs or {})
-        if packet in _GEMM:
-            self._use_cublas()
         try:
             out = self._computed(func, types, args, kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
             return self._worked_out(func, args, kwargs or {})
         self.recording.operators.add(packet.__name__)
-        self._see_all(out)
+        self._see_all(temporaries.on_gpu(func, out))
         known.follow(func, args, kwargs or {}, out)
+        if packet in _GEMM:
+            self._use_cublas(with_bias=_with_bias(packet, args))
         if func in temporaries.TEMPORARIES:
-            self._take(temporaries.TEMPORARIES[func](*args, **(kwargs or {})))
+            for sizes in temporaries.TEMPORARIES[func](*args, **(kwargs or {})):
+                self._take(sizes)
+        if func in buffers.KERNELS:
+            self._take_buffers(buffers.KERNELS[func](*args, **(kwargs or {})))
         return out
 
     def _computed(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -221,23 +226,36 @@ class Recorder(FakeTensorMode):
         recording.events.append(index)
         return index
 
-    def _use_cublas(self) -> None:
+    def _use_cublas(self, *, with_bias: bool) -> None:
         """The first matrix product of each thread makes a cuBLAS handle, with a workspace for good.
+        cuBLASLt, which adds biases, has the same handle and a workspace besides.
 
         Forward runs in the program's thread, backward in autograd's. Source: `getCUDABlasHandle` in
         aten/src/ATen/cuda/CublasHandlePool.cpp (handles are pooled by thread, workspaces kept by
         handle and stream).
         """
         thread = Phase.BACKWARD if self._phase is Phase.BACKWARD else Phase.FORWARD
-        if thread not in self._workspaces:
-            self._workspaces.add(thread)
-            self._allocate(workspace="cublas")
+        for library in ("cublas", "cublaslt") if with_bias else ("cublas",):
+            if (library, thread) not in self._workspaces:
+                self._workspaces.add((library, thread))
+                self._allocate(workspace=library)
 
     def _take(self, sizes: Sequence[int]) -> None:
         """Allocate storages of these sizes, and free them."""
         taken = [self._allocate() for _ in sizes]
         for index, nbytes in zip(taken, sizes, strict=True):
             self.recording.storages[index].nbytes = nbytes
+        self.recording.events += [~index for index in reversed(taken)]
+
+    def _take_buffers(self, found: Sequence[tuple[Kernel, int]]) -> None:
+        """Allocate and free what kernels take; rows stand for its bytes."""
+        known, taken = self.recording.kernels, []
+        for kernel, rows in found:
+            taken.append(
+                self._allocate(workspace=f"{KERNEL}/{known.setdefault(kernel, len(known))}")
+            )
+            made = self.recording.storages[taken[-1]]
+            made.nbytes, made.category = rows, Category.TEMPORARY
         self.recording.events += [~index for index in reversed(taken)]
 
     def convolution_workspace(
@@ -338,6 +356,14 @@ class Recorder(FakeTensorMode):
     def close(self) -> None:
         """Stop listening: what is freed from now on is clean-up, not the program."""
         self._alive.clear()
+
+
+def _with_bias(packet: Any, args: Sequence[Any]) -> bool:
+    """Whether cuBLASLt adds the bias of each column.
+
+    Source: `addmm_out_cuda_impl` in aten/src/ATen/native/cuda/Blas.cpp.
+    """
+    return packet is _ATEN.addmm and args[0].dim() == 1 and args[0].is_contiguous()
 
 
 def _nbytes(tensor: torch.Tensor) -> int:

@@ -2,11 +2,11 @@
 
 Layer normalisation, softmax and their gradients copy what is not contiguous; the gradients of
 attention have buffers of their own; some operators are composed of others. All of it is gone when
-the operator returns.
+the operator returns. What depends on the batch in steps, or on the GPU, is in `buffers.py`.
 
-Known limitations: buffers of a few kilobytes for scans and sorts are left out, and so are those of
-the gradient of an embedding (sorted indices and partial sums for each row in use), which depend on
-the batch size in steps; little else is held when that is computed, at the end of backward.
+Sizes that the text calls measured are those of allocations recorded on an H200 with PyTorch 2.11.
+
+Known limitations: buffers of a few kilobytes for scans and sorts are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 if TYPE_CHECKING:
     from memplan_server.simulate.recorder import Recorder
 
-__all__ = ["COMPOSED", "KERNELS", "TEMPORARIES", "composite"]
+__all__ = ["COMPOSED", "KERNELS", "TEMPORARIES", "composite", "on_gpu"]
 
 _ATEN = torch.ops.aten
 
@@ -80,12 +80,65 @@ def _softmax_backward(func: Any) -> Callable[..., Any]:
     return kernel
 
 
+def _roll(
+    recorder: Recorder, input: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()
+) -> Any:
+    """One dimension after the other, each into a new tensor.
+
+    Source: `roll_common` in aten/src/ATen/native/TensorTransformations.h.
+    """
+    if len(dims) < 2:
+        return None
+    first = recorder.execute(_ATEN.roll.default, input, shifts[:1], dims[:1])
+    return recorder.execute(_ATEN.roll.default, first, shifts[1:], dims[1:])
+
+
+def _embedding(recorder: Recorder, weight: Tensor, indices: Tensor, *rest: Any) -> Any:
+    """Source: `embedding_symint` in aten/src/ATen/native/Embedding.cpp."""
+    if indices.is_contiguous():
+        return None
+    return recorder.execute(_ATEN.embedding.default, weight, _contiguous(recorder, indices), *rest)
+
+
+def _native_dropout(recorder: Recorder, input: Tensor, p: float, train: bool | None) -> Any:
+    """The mask is made first. Source: `dropout_cuda` in aten/src/ATen/native/cuda/Dropout.cu."""
+    if train is False or not p:
+        return None
+    mask = recorder.execute(_ATEN.empty_like.default, input, dtype=torch.bool)
+    return recorder.execute(_ATEN.empty_like.default, input), mask
+
+
+def _embedding_backward(recorder: Recorder, grad_output: Tensor, *rest: Any) -> Any:
+    """Source: `embedding_dense_backward_cuda` in aten/src/ATen/native/cuda/Embedding.cu."""
+    if grad_output.is_contiguous():
+        return None
+    copy = _contiguous(recorder, grad_output)
+    return recorder.execute(_ATEN.embedding_dense_backward.default, copy, *rest)
+
+
+def _efficient_attention_backward(
+    recorder: Recorder, grad_out: Tensor, *rest: Any, **options: Any
+) -> Any:
+    """It wants [batch, length, heads, head_dim]. Source: as `_efficient_attention_buffers`."""
+    rows = grad_out.transpose(1, 2)
+    if rows.is_contiguous():
+        return None
+    copy = _contiguous(recorder, rows).transpose(1, 2)
+    func = _ATEN._scaled_dot_product_efficient_attention_backward.default
+    return recorder.execute(func, copy, *rest, **options)
+
+
 KERNELS: dict[Any, Callable[..., Any]] = {
     _ATEN.native_layer_norm.default: _layer_norm,
     _ATEN.native_layer_norm_backward.default: _layer_norm_backward,
     _ATEN._softmax.default: _softmax(_ATEN._softmax.default),
     _ATEN._log_softmax.default: _softmax(_ATEN._log_softmax.default),
     _ATEN._softmax_backward_data.default: _softmax_backward(_ATEN._softmax_backward_data.default),
+    _ATEN.embedding.default: _embedding,
+    _ATEN.native_dropout.default: _native_dropout,
+    _ATEN.embedding_dense_backward.default: _embedding_backward,
+    _ATEN._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_backward,
+    _ATEN.roll.default: _roll,
     _ATEN._log_softmax_backward_data.default: _softmax_backward(
         _ATEN._log_softmax_backward_data.default
     ),
@@ -128,23 +181,41 @@ def composite(func: Any) -> torch.DispatchKey:
     )
 
 
+_ON_GPU: dict[Any, tuple[int, ...]] = {
+    _ATEN._scaled_dot_product_efficient_attention.default: (0, 1),
+    _ATEN._scaled_dot_product_cudnn_attention.default: (6, 7, 0, 1),
+    _ATEN.scalar_tensor.default: (),
+}
+"""Results that are made on the GPU, in their order, where that is not all of them in theirs. The
+others have no elements or lie in host memory, as a number does that a slice is set to. Measured."""
+
+
+def on_gpu(func: Any, results: Any) -> Any:
+    """Of an operator's results, those on the GPU, in the order in which they are made."""
+    return [results[index] for index in _ON_GPU[func]] if func in _ON_GPU else results
+
+
+Groups = Sequence[Sequence[int]]
+"""Bytes that are there together, group after group."""
+
+
 def _flash_attention_backward(
     grad_out: Tensor, query: Tensor, *rest: Any, **options: Any
-) -> list[int]:
+) -> Groups:
     """Tensors are [batch, heads, length, head_dim]."""
     batch, heads, length, head_dim = query.shape
     groups = _expanded(query.shape[1], rest[0], 1)
-    return _flash_buffers(batch * _rounded(length, 128), heads, head_dim) + groups
+    return [_flash_buffers(batch * _rounded(length, 128), heads, head_dim) + groups]
 
 
 def _flash_attn_backward(
     grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any
-) -> list[int]:
+) -> Groups:
     """Tensors are [batch, length, heads, head_dim], or [tokens, heads, head_dim] with the starts of
     sequences, which are padded apart."""
     *batch, length, heads, head_dim = query.shape
     rows = length + 128 * (rest[2].numel() - 1) if not batch else batch[0] * _rounded(length, 128)
-    return _flash_buffers(rows, heads, head_dim) + _expanded(heads, key, -2)
+    return [_flash_buffers(rows, heads, head_dim) + _expanded(heads, key, -2)]
 
 
 def _flash_buffers(rows: int, heads: int, head_dim: int) -> list[int]:
@@ -167,16 +238,57 @@ def _expanded(heads: int, key: Tensor, dim: int) -> list[int]:
     return [] if shared == heads else [key.nbytes // shared * heads] * 2
 
 
-def _efficient_attention_backward(
+def _efficient_attention_buffers(
     grad_out: Tensor, query: Tensor, *rest: Any, **options: Any
-) -> list[int]:
-    """The sums of gradient and output.
+) -> Groups:
+    """The sums of gradient and output, which are multiplied first where the kernel does not do so
+    (float32), and the gradient of the query in float32, in blocks of 64 rows with a lock each.
 
     Source: `_efficient_attention_backward` in
-    aten/src/ATen/native/transformers/cuda/attention_backward.cu.
+    aten/src/ATen/native/transformers/cuda/attention_backward.cu and `workspace_elements_gq` in
+    mem_eff_attention/kernel_backward.h. Measured with heads of 64.
     """
-    batch, heads, length, _ = query.shape
-    return [batch * heads * length * 4]
+    batch, heads, length, head_dim = query.shape
+    sums = batch * heads * length * 4
+    block = 64 * _rounded(head_dim, 64) * 4 + 16
+    last = [sums, batch * heads * -(-length // 64) * block]
+    return [last] if query.dtype != torch.float32 else [[sums * head_dim, sums], last]
+
+
+def _cudnn_attention_buffers(
+    query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any
+) -> Groups:
+    """A workspace. Measured; there is none for a single row."""
+    return [[_CUDNN_SLACK if query.shape[-2] > 1 else 0]]
+
+
+def _cudnn_attention_backward(
+    grad_out: Tensor, query: Tensor, key: Tensor, *rest: Any, **options: Any
+) -> Groups:
+    """The gradient of the query and the sums of gradient and output in float32; gradients of keys
+    and values for each head of the query where several share one. Measured with heads of 64 to 256.
+    """
+    batch, heads, length, head_dim = query.shape
+    shared = _expanded(heads, key, 1)
+    return [[batch * heads * length * (head_dim + 1) * 4 + _CUDNN_SLACK + sum(shared)]]
+
+
+_CUDNN_SLACK = 256
+
+
+def _softmax_backward_buffers(grad_output: Tensor, *rest: Any, **options: Any) -> Groups:
+    """The product of gradient and output.
+
+    Source: `softmax_backward_cuda_out` in aten/src/ATen/native/cuda/SoftMax.cu.
+    """
+    return [[grad_output.numel() * grad_output.dtype.itemsize]]
+
+
+def _embedding_buffers(grad_output: Tensor, indices: Tensor, *rest: Any, **options: Any) -> Groups:
+    """Sorted indices, where they come from and which begin a row; few are not sorted, which is
+    not told apart. Source: `embedding_dense_backward_cuda` in aten/src/ATen/native/cuda/Embedding.cu.
+    """
+    return [[indices.nbytes] * 5]
 
 
 def _index_put(
@@ -185,9 +297,9 @@ def _index_put(
     source: Tensor,
     accumulate: bool = False,
     *rest: Any,
-) -> list[int]:
+) -> Groups:
     """Where rows may meet they are sorted first: places, their order, both sorted, and as much for
-    the sort.
+    the sort; then what is added is made contiguous.
 
     Source: `index_put_with_sort_kernel` in aten/src/ATen/native/cuda/Indexing.cu.
     """
@@ -195,12 +307,13 @@ def _index_put(
         return []
     masks = (torch.bool, torch.uint8)
     dims = max(1 if i.dtype in masks else i.dim() for i in indices if i is not None)
-    return [8 * math.prod(source.shape[:dims])] * 6
+    copies = [] if source.is_contiguous() else [source.numel() * source.dtype.itemsize]
+    return [[8 * math.prod(source.shape[:dims])] * 6 + copies]
 
 
 def _masked_scatter(
     values: Tensor, mask: Tensor, source: Tensor, *rest: Any, **options: Any
-) -> list[int]:
+) -> Groups:
     """The mask for each element where it is expanded, and the sums of it before each.
 
     Source: `masked_scatter__cuda` in aten/src/ATen/native/cuda/IndexKernel.cpp and
@@ -208,17 +321,21 @@ def _masked_scatter(
     """
     expanded = mask.expand(values.shape)
     copies = [] if expanded.is_contiguous() else [expanded.numel()]
-    return [8 * expanded.numel(), *copies]
+    return [[8 * expanded.numel(), *copies]]
 
 
 def _rounded(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-TEMPORARIES: dict[Any, Callable[..., Sequence[int]]] = {
+TEMPORARIES: dict[Any, Callable[..., Groups]] = {
     _ATEN._scaled_dot_product_flash_attention_backward.default: _flash_attention_backward,
     _ATEN._flash_attention_backward.default: _flash_attn_backward,
-    _ATEN._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_backward,
+    _ATEN._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_buffers,
+    _ATEN._scaled_dot_product_cudnn_attention.default: _cudnn_attention_buffers,
+    _ATEN._scaled_dot_product_cudnn_attention_backward.default: _cudnn_attention_backward,
+    _ATEN._softmax_backward_data.default: _softmax_backward_buffers,
+    _ATEN.embedding_dense_backward.default: _embedding_buffers,
     _ATEN.index_put_.default: _index_put,
     _ATEN.masked_scatter.default: _masked_scatter,
     _ATEN.masked_scatter_.default: _masked_scatter,

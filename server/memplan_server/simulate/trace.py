@@ -247,6 +247,7 @@ def _assemble(
         cache_emptied=tuple(recording.cache_emptied),
         modules=tuple(Module(n, type(m).__name__) for n, m in built.module.named_modules()),
         convolutions=tuple(recording.convolutions),
+        kernels=tuple(recording.kernels),
         workspaces={i: s.workspace for i, s in enumerate(storages) if s.workspace},
         parameter_count=sum(p.numel() for p in parameters),
         parameter_bytes=done.parameter_bytes,
@@ -258,9 +259,7 @@ def _assemble(
         traced_batch_sizes=BATCH_SIZES if affine else (done.batch_size,),
         traits=_traits(job, recording.operators, built.module),
         kernel_classes=attention.same_choices(),
-        assumptions=tuple(
-            dict.fromkeys((*built.assumptions, *recording.assumptions, *attention.assumptions()))
-        ),
+        assumptions=tuple(dict.fromkeys((*built.assumptions, *recording.assumptions))),
     )
 
 

@@ -92,7 +92,7 @@ class ReferenceAllocator:
 
     def best_fit(self, size: int, small: bool) -> tuple[Segment, Piece] | None:
         fitting = [
-            (piece.size, segment.born, index, segment, piece)
+            (piece.size, -segment.born, index, segment, piece)
             for segment in self.segments
             if segment.small == small
             for index, piece in enumerate(segment.pieces)
