@@ -96,12 +96,14 @@ class Convolution:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kernel:
-    """What decides, beside a number of rows and the GPU, how large a kernel's buffer is."""
+    """What decides, with a number that depends on the batch and the GPU, how large a buffer is."""
 
     name: str
     """"sum" over rows and its "semaphores", or "embedding": its gradient, from rows."""
-    outputs: int
-    """Elements of the sum; of an embedding, its rows."""
+    outputs: int | None
+    """Elements of the sum; of an embedding, its rows. None where that is the number."""
+    rows: int | None = None
+    """That are summed up, or looked up. None where that is the number."""
     at_once: int
     """Elements of the sum that a thread works on; of an embedding, the length of a row."""
     itemsize: int
@@ -115,8 +117,8 @@ class Workspaces(Protocol):
         """Bytes for each sample, and whatever their number, of one of `Timeline.workspaces`."""
         ...
 
-    def buffer_bytes(self, kernel: Kernel, rows: Int64) -> Int64:
-        """[n] bytes that a kernel takes for [n] numbers of rows."""
+    def buffer_bytes(self, kernel: Kernel, count: Int64) -> Int64:
+        """[n] bytes that a kernel takes for [n] numbers of what it leaves open."""
         ...
 
 
@@ -150,12 +152,13 @@ class Timeline:
 
     modules: tuple[Module, ...] = ()
     workspaces: Mapping[int, str] = field(default_factory=dict)
-    """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0", 22: "kernel/1"}.
-    Intercept and slope count their samples or rows, not bytes; `with_workspaces` gives the bytes."""
+    """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}, or "kernel/1".
+    Intercept and slope count samples or rows, not bytes; `with_workspaces` gives the bytes."""
     convolutions: tuple[Convolution, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     sized: tuple[tuple[_Size, Int64], ...] = ()
-    """Storages whose bytes are not affine in the batch size, only their rows, and what gives them."""
+    """Storages that count what is affine in the batch size where their bytes are not, and what
+    gives these."""
 
     parameter_count: int = 0
     parameter_bytes: int = 0
@@ -198,17 +201,20 @@ class Timeline:
         by_name: dict[str, list[int]] = {}
         for storage, name in self.workspaces.items():
             by_name.setdefault(name, []).append(storage)
-        sized = []
+        by_kernel: dict[Kernel, list[int]] = {}
         for name, storages in by_name.items():
             of, _, index = name.partition("/")
             if of == KERNEL:
-                kernel = self.kernels[int(index)]
-                sized.append((partial(workspaces.buffer_bytes, kernel), np.array(storages)))
+                by_kernel.setdefault(self.kernels[int(index)], []).extend(storages)
                 continue
             for_each, fixed = workspaces.of(name, self.convolutions)
             intercept[storages] = fixed + for_each * self.intercept[storages]
             slope[storages] = for_each * self.slope[storages]
-        return replace(self, intercept=intercept, slope=slope, workspaces={}, sized=tuple(sized))
+        sized = tuple(
+            (partial(workspaces.buffer_bytes, kernel), np.array(storages))
+            for kernel, storages in by_kernel.items()
+        )
+        return replace(self, intercept=intercept, slope=slope, workspaces={}, sized=sized)
 
     def to_bytes(self) -> bytes:
         """Compressed, for the store; `from_bytes` reads it back equal."""

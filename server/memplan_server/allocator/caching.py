@@ -5,8 +5,8 @@ Source: c10/cuda/CUDACachingAllocator.cpp (`malloc`, `get_free_block`, `should_s
 `garbage_collect_cached_blocks`, `try_allocate_expandable_block`).
 
 Known limitations: no private pools (CUDA graphs); what one stream allocates and another uses is
-free at once when the program lets go of it (`record_stream` is not modelled). Of expandable segments
-only whole ones are given back, not free pages between blocks in use.
+free at once when the program lets go of it (`record_stream` is not modelled). Of expandable
+segments only whole ones are given back, not free pages between blocks in use.
 
 Among free blocks of equal size the one with the lowest address is taken, so it matters where the
 driver puts segments. Most often it puts each below those before (`docs/measuring.md` has figures);

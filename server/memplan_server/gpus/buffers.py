@@ -36,24 +36,26 @@ class Multiprocessors:
     """The most that one can hold."""
 
 
-def buffer_bytes(kernel: Kernel, rows: Int64, on: Multiprocessors) -> Int64:
-    """[n] bytes for [n] numbers of rows; 0 where the kernel needs none."""
+def buffer_bytes(kernel: Kernel, count: Int64, on: Multiprocessors) -> Int64:
+    """[n] bytes for [n] numbers of what the kernel leaves open; 0 where it needs none."""
+    outputs = count if kernel.outputs is None else np.full_like(count, kernel.outputs)
+    rows = count if kernel.rows is None else np.full_like(count, kernel.rows)
     if kernel.name == "embedding":
-        return _embedding(kernel, rows)
+        return _embedding(kernel, outputs, rows)
     assert kernel.name in ("sum", "semaphores")
-    return _sum(kernel, rows, on)
+    return _sum(kernel, outputs, rows, on)
 
 
-def _sum(kernel: Kernel, rows: Int64, on: Multiprocessors) -> Int64:
+def _sum(kernel: Kernel, outputs: Int64, rows: Int64, on: Multiprocessors) -> Int64:
     """Partial sums of the blocks of threads that share outputs, or the semaphores of these blocks.
 
-    Source: `setReduceConfig` and, of `ReduceConfig`, `set_block_dimension`, `global_memory_size` and
-    `semaphore_size` in aten/src/ATen/native/cuda/Reduce.cuh.
+    Source: `setReduceConfig` and, of `ReduceConfig`, `set_block_dimension`, `global_memory_size`
+    and `semaphore_size` in aten/src/ATen/native/cuda/Reduce.cuh.
     """
     most = _MOST_THREADS // kernel.at_once
-    columns = kernel.outputs // kernel.at_once
-    wide, high = min(most, _power(columns)), np.minimum(most, _powers(rows))
-    height = np.minimum(high, most // min(wide, _WARP))
+    columns = outputs // kernel.at_once
+    wide, high = np.minimum(most, _powers(columns)), np.minimum(most, _powers(rows))
+    height = np.minimum(high, most // np.minimum(wide, _WARP))
     width = np.minimum(wide, most // height)
     values = -(-rows // height)
     blocks = -(-columns // width)
@@ -61,28 +63,22 @@ def _sum(kernel: Kernel, rows: Int64, on: Multiprocessors) -> Int64:
     sharing = np.minimum(-(-at_once // blocks), -(-values // _VALUES[0]))
     sharing = np.maximum(sharing, -(-values // _VALUES[1]))
     shared = (values >= _VALUES[1]) & (blocks <= at_once) & (sharing > 1)
-    each = (
-        blocks if kernel.name == "semaphores" else kernel.outputs * kernel.at_once * width * sharing
-    )
+    each = outputs * kernel.at_once * width * sharing if kernel.name == "sum" else blocks
     return np.where(shared, kernel.itemsize * each, 0)
 
 
-def _power(number: int) -> int:
-    """The largest power of two up to it."""
-    return 1 << (max(1, number).bit_length() - 1)
-
-
 def _powers(numbers: Int64) -> Int64:
+    """The largest powers of two up to them."""
     return np.int64(1) << np.log2(np.maximum(1, numbers)).astype(np.int64)
 
 
-def _embedding(kernel: Kernel, indices: Int64) -> Int64:
+def _embedding(kernel: Kernel, outputs: Int64, indices: Int64) -> Int64:
     """A row for each ten indices and for each index that may occur.
 
     Source: `embedding_backward_cuda_kernel` in
     aten/src/ATen/native/cuda/EmbeddingBackwardKernel.cu (`NROWS_PER_THREAD`) and
     `embedding_dense_backward_cuda` in Embedding.cu, which does without for few indices.
     """
-    rows = indices // _ROWS_AT_ONCE + np.minimum(indices, kernel.outputs)
-    needed = (indices > _FEW_INDICES) & (kernel.outputs > _FEW_ROWS)
+    rows = indices // _ROWS_AT_ONCE + np.minimum(indices, outputs)
+    needed = (indices > _FEW_INDICES) & (outputs > _FEW_ROWS)
     return np.where(needed, rows * kernel.at_once * kernel.itemsize, 0)

@@ -96,9 +96,9 @@ class Workspaces:
             return convolution_workspace(convolutions[int(index)], self.tensor_core_dtypes)
         return 0, CUBLASLT_BYTES if library == "cublaslt" else self.cublas_bytes
 
-    def buffer_bytes(self, kernel: Kernel, rows: Int64) -> Int64:
+    def buffer_bytes(self, kernel: Kernel, count: Int64) -> Int64:
         """As `timeline.Workspaces`."""
-        return buffer_bytes(kernel, rows, self.multiprocessors)
+        return buffer_bytes(kernel, count, self.multiprocessors)
 
 
 def workspaces(gpu_type: GpuType) -> Workspaces:

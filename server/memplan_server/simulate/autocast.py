@@ -167,8 +167,8 @@ def _redispatch(op: Kernel, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _casting(op: Kernel, args: Any, kwargs: dict[str, Any], dtype: torch.dtype) -> Any:
-    """The last argument is cast first, as the compilers of PyTorch's builds order a call's arguments;
-    backward casts the gradients back in the opposite order."""
+    """The last argument is cast first, as PyTorch's compiler orders a call's arguments; backward
+    casts the gradients back in the opposite order."""
     with torch._C._ExcludeDispatchKeyGuard(_KEYSET):
         named = {name: cast(value, dtype) for name, value in reversed(kwargs.items())}
         given = [cast(value, dtype) for value in reversed(args)]

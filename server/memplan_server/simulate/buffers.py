@@ -1,6 +1,6 @@
 """Buffers whose size a GPU decides: what the simulation knows of them.
 
-A `Kernel` says what does not depend on the batch; a number of rows goes with it.
+A `Kernel` says what does not depend on the batch; a number goes with it that does.
 `gpus/buffers.py` has the bytes.
 """
 
@@ -25,8 +25,10 @@ Found = Sequence[tuple[Kernel, int]]
 
 
 def _sum(input: Tensor, dims: Sequence[int] | None = None, *rest: Any, **options: Any) -> Found:
-    """Of a sum over rows: the elements of the result that lie side by side in memory are summed up
-    by neighbouring threads. Nothing where elements that are summed up lie side by side.
+    """Of a sum over rows: elements of the result that lie side by side in memory are summed up by
+    neighbouring threads. Nothing where elements that are summed up lie side by side.
+
+    Where samples are summed up, their number decides over the rows, else over the result.
 
     Source: `setReduceConfig` and `get_output_vec_size` in aten/src/ATen/native/cuda/Reduce.cuh;
     the order of dimensions is that of `TensorIterator`.
@@ -36,16 +38,19 @@ def _sum(input: Tensor, dims: Sequence[int] | None = None, *rest: Any, **options
     summed = {dim % input.dim() for dim in dims}
     by_stride = sorted((d for d in range(input.dim()) if input.shape[d] > 1), key=input.stride)
     kept = [dim for dim in by_stride if dim not in summed]
-    if not kept or by_stride[0] in summed or len(kept) == len(by_stride):
+    if not kept or by_stride[0] in summed:
         return ()
+    outputs = math.prod(input.shape[dim] for dim in kept)
     rows = math.prod(input.shape[dim] for dim in summed)
     kernel = Kernel(
         name="sum",
-        outputs=math.prod(input.shape[dim] for dim in kept),
+        outputs=outputs if 0 in summed else None,
+        rows=None if 0 in summed else rows,
         at_once=_at_once(input, kept, [dim for dim in by_stride if dim in summed]),
         itemsize=max(4, input.dtype.itemsize),
     )
-    return (kernel, rows), (replace(kernel, name="semaphores", itemsize=4), rows)
+    counted = rows if 0 in summed else outputs
+    return (kernel, counted), (replace(kernel, name="semaphores", itemsize=4), counted)
 
 
 def _at_once(input: Tensor, kept: Sequence[int], summed: Sequence[int]) -> int:
@@ -64,7 +69,8 @@ def _embedding(
 ) -> Found:
     """Of the gradient of an embedding: partial sums.
 
-    Source: `embedding_backward_cuda_kernel` in aten/src/ATen/native/cuda/EmbeddingBackwardKernel.cu.
+    Source: `embedding_backward_cuda_kernel` in
+    aten/src/ATen/native/cuda/EmbeddingBackwardKernel.cu.
     """
     width = grad_output.shape[-1]
     kernel = Kernel(name="embedding", outputs=num_weights, at_once=width, itemsize=4)

@@ -63,8 +63,8 @@ class Recording:
     operators: set[str] = field(default_factory=set)
     convolutions: dict[Convolution, int] = field(default_factory=dict)
     """Each distinct cuDNN call, and its index."""
-    kernels: dict[Kernel, int] = field(default_factory=dict)
-    """Each distinct kernel that takes a buffer, and its index."""
+    kernels: list[Kernel] = field(default_factory=list)
+    """Of each buffer that a kernel takes."""
     cache_emptied: list[int] = field(default_factory=list)
     """Indices of events right before which the program empties the allocator's cache."""
 
@@ -248,14 +248,13 @@ class Recorder(FakeTensorMode):
         self.recording.events += [~index for index in reversed(taken)]
 
     def _take_buffers(self, found: Sequence[tuple[Kernel, int]]) -> None:
-        """Allocate and free what kernels take; rows stand for its bytes."""
-        known, taken = self.recording.kernels, []
-        for kernel, rows in found:
-            taken.append(
-                self._allocate(workspace=f"{KERNEL}/{known.setdefault(kernel, len(known))}")
-            )
+        """Allocate and free what kernels take; a count stands for its bytes."""
+        taken = []
+        for kernel, count in found:
+            taken.append(self._allocate(workspace=f"{KERNEL}/{len(self.recording.kernels)}"))
+            self.recording.kernels.append(kernel)
             made = self.recording.storages[taken[-1]]
-            made.nbytes, made.category = rows, Category.TEMPORARY
+            made.nbytes, made.category = count, Category.TEMPORARY
         self.recording.events += [~index for index in reversed(taken)]
 
     def convolution_workspace(

@@ -285,8 +285,10 @@ def _softmax_backward_buffers(grad_output: Tensor, *rest: Any, **options: Any) -
 
 
 def _embedding_buffers(grad_output: Tensor, indices: Tensor, *rest: Any, **options: Any) -> Groups:
-    """Sorted indices, where they come from and which begin a row; few are not sorted, which is
-    not told apart. Source: `embedding_dense_backward_cuda` in aten/src/ATen/native/cuda/Embedding.cu.
+    """Sorted indices, where they come from and which begin a row; few are not sorted, which is not
+    told apart.
+
+    Source: `embedding_dense_backward_cuda` in aten/src/ATen/native/cuda/Embedding.cu.
     """
     return [[indices.nbytes] * 5]
 

@@ -232,6 +232,7 @@ def test_a_transformer_differs_in_its_attention_only() -> None:
         "_scaled_dot_product_efficient_attention",
         "_scaled_dot_product_efficient_attention_backward",
         "clone",
+        "embedding_dense_backward",
     }
     assert found.resized == found.freed_elsewhere == ()
     assert found.matched_allocations > 100

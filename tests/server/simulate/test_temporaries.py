@@ -59,12 +59,14 @@ def executed(function: Function, shape: tuple[int, ...], *, permuted: bool) -> l
     ("function", "copies"), [(layer_norm, (1, 2)), (softmax, (1, 1)), (log_softmax, (1, 1))]
 )
 def test_what_is_not_contiguous_is_copied(function: Function, copies: tuple[int, int]) -> None:
+    """The gradient of softmax also multiplies gradient and output."""
     shape, size = (6, 4, 8), 6 * 4 * 8 * 4
+    products = int(function is softmax)
     forward, backward = executed(function, shape, permuted=True)
-    assert (forward.count(size), backward.count(size)) == copies
+    assert (forward.count(size), backward.count(size) - products) == copies
     forward, backward = executed(function, shape, permuted=False)
     assert forward == []
-    assert size not in backward
+    assert backward.count(size) == products
 
 
 def attention_backward(batch: int, heads: int, key_heads: int, length: int, dim: int) -> list[int]:
