@@ -2,7 +2,8 @@
 
 The simulated GPU runs set-up and two training steps and writes down, in order, which storage is
 allocated or freed; the second step then stands there once more. The size of each storage is affine
-in the micro-batch size, so one timeline holds for all of them:
+in the micro-batch size (workspaces may change to another size at some number of samples), so one
+timeline holds for all of them:
 
     sizes = timeline.sizes(batch_size=32)       # bytes of each storage
     for event in timeline.events.tolist():      # s >= 0: storage s is allocated; ~s: it is freed
@@ -23,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Category", "Convolution", "Module", "Phase", "Timeline"]
+__all__ = ["Category", "Convolution", "Module", "Phase", "Size", "Timeline"]
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -87,11 +88,22 @@ class Convolution:
     dilation: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a workspace, from some number of samples on."""
+
+    samples: int = 0
+    each: int = 0
+    """Bytes for each sample."""
+    fixed: int = 0
+    """Bytes whatever their number."""
+
+
 class Workspaces(Protocol):
     """Sizes of workspaces on a GPU: `gpus.libraries.workspaces(gpu_type)`."""
 
-    def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[int, int]:
-        """Bytes for each sample, and whatever their number, of one of `Timeline.workspaces`."""
+    def of(self, name: str, convolutions: Sequence[Convolution]) -> Sequence[Size]:
+        """Of one of `Timeline.workspaces`, by the samples they hold from, rising from 0."""
         ...
 
 
@@ -128,6 +140,9 @@ class Timeline:
     """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}. Intercept
     and slope count their samples, not bytes; `with_workspaces` gives the bytes."""
     convolutions: tuple[Convolution, ...] = ()
+    switches: Int64 = field(default_factory=lambda: np.zeros((0, 6), np.int64))
+    """[k, 6] storages that have another size from some number of samples on, those of less samples
+    first: storage, its samples at batch size 0, its samples for each further one, and `Size`."""
 
     parameter_count: int = 0
     parameter_bytes: int = 0
@@ -159,18 +174,27 @@ class Timeline:
         if last_batch_size is not None and self.micro_steps > 1:
             last = self.micro_step == self.micro_steps - 1
             samples = np.where(last, last_batch_size, batch_size).astype(np.int64)
-        return self.intercept + self.slope * samples
+        found = self.intercept + self.slope * samples
+        storage, at_zero, further, least, each, fixed = self.switches.T
+        seen = at_zero + further * (samples if isinstance(samples, int) else samples[storage])
+        switched = seen >= least
+        found[storage[switched]] = (fixed + each * seen)[switched]
+        return found
 
     def with_workspaces(self, workspaces: Workspaces) -> Timeline:
         """The timeline with the sizes that its workspaces have on a GPU."""
         intercept, slope = self.intercept.copy(), self.slope.copy()
         names = set(self.workspaces.values())
         known = {name: workspaces.of(name, self.convolutions) for name in names}
+        switches = []
         for storage, name in self.workspaces.items():
-            for_each, fixed = known[name]
-            intercept[storage] = fixed + for_each * self.intercept[storage]
-            slope[storage] = for_each * self.slope[storage]
-        return replace(self, intercept=intercept, slope=slope, workspaces={})
+            first, *others = known[name]
+            samples = int(self.intercept[storage]), int(self.slope[storage])
+            intercept[storage] = first.fixed + first.each * samples[0]
+            slope[storage] = first.each * samples[1]
+            switches += [(storage, *samples, s.samples, s.each, s.fixed) for s in others]
+        table = np.array(switches, np.int64).reshape(-1, 6)
+        return replace(self, intercept=intercept, slope=slope, workspaces={}, switches=table)
 
     def to_bytes(self) -> bytes:
         """Compressed, for the store; `from_bytes` reads it back equal."""

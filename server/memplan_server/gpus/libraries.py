@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memplan.types import GpuType
-from memplan_server.gpus.convolutions import tensor_core_dtypes
-from memplan_server.gpus.convolutions import workspace as convolution_workspace
+from memplan_server.gpus import convolutions as rules
+from memplan_server.timeline import Size
 
 if TYPE_CHECKING:
     from memplan_server.timeline import Convolution
@@ -78,17 +78,17 @@ class Workspaces:
     """What libraries take on a GPU; equal for GPUs on which they take the same."""
 
     cublas_bytes: int
-    tensor_core_dtypes: frozenset[str]
+    convolution_rules: rules.Rules
 
-    def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[int, int]:
-        """Bytes for each sample, and whatever their number, by a name in `Timeline.workspaces`."""
+    def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[Size, ...]:
+        """Sizes by the number of samples, rising, by a name in `Timeline.workspaces`."""
         library, _, index = name.partition("/")
         if library == "cudnn":
-            return convolution_workspace(convolutions[int(index)], self.tensor_core_dtypes)
-        return 0, self.cublas_bytes
+            return self.convolution_rules.workspace(convolutions[int(index)])
+        return (Size(fixed=self.cublas_bytes),)
 
 
 def workspaces(gpu_type: GpuType) -> Workspaces:
     """The workspaces on this GPU type."""
     of = capability(gpu_type)
-    return Workspaces(cublas_workspace_bytes(of), tensor_core_dtypes(of))
+    return Workspaces(cublas_workspace_bytes(of), rules.rules(of))
