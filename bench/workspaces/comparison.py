@@ -9,11 +9,11 @@ from typing import Any
 
 from memplan.types import AllocatorSettings, GpuType
 from memplan_server.allocator import replay
-from memplan_server.gpus.libraries import workspaces
+from memplan_server.gpus.libraries import Workspaces, workspaces
 from memplan_server.timeline import Convolution, Timeline
 from workspaces.heuristics import Choice
 
-__all__ = ["Call", "Compared", "calls", "compare", "peak_reserved_bytes"]
+__all__ = ["Call", "Compared", "calls", "compare", "ours_bytes", "peak_reserved_bytes"]
 
 _LIBRARY = "cudnn/"
 
@@ -34,7 +34,7 @@ class Compared:
     count: int
     """How often it is made in a step."""
     ours: int
-    """By `gpus/convolutions.py`."""
+    """By `gpus/convolutions`."""
     choices: tuple[Choice, ...] = ()
     """What cuDNN proposes, the first first; empty where it was not asked."""
     measured: int | None = None
@@ -97,17 +97,23 @@ def compare(
     model = workspaces(gpu_type)
     rows = []
     for call, count in found.items():
-        each, fixed = model.of(f"{_LIBRARY}0", [call.convolution])
         rows.append(
             Compared(
                 call=call,
                 count=count,
-                ours=each * call.samples + fixed,
+                ours=ours_bytes(call, model),
                 choices=choices(call.convolution, call.samples),
                 measured=measured.get(call),
             )
         )
     return sorted(rows, key=lambda row: (-abs(row.difference), -row.ours))
+
+
+def ours_bytes(call: Call, model: Workspaces) -> int:
+    """What our rules for a GPU say that a call takes."""
+    sizes = model.of(f"{_LIBRARY}0", [call.convolution])
+    size = [s for s in sizes if s.samples <= call.samples][-1]
+    return size.each * call.samples + size.fixed
 
 
 def peak_reserved_bytes(

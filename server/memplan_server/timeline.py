@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["KERNEL", "Category", "Convolution", "Kernel", "Module", "Phase", "Timeline"]
+__all__ = ["KERNEL", "Category", "Convolution", "Kernel", "Module", "Phase", "Size", "Timeline"]
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -110,11 +110,22 @@ class Kernel:
     """Bytes of an element while it is summed up."""
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a workspace, from some number of samples on."""
+
+    samples: int = 0
+    each: int = 0
+    """Bytes for each sample."""
+    fixed: int = 0
+    """Bytes whatever their number."""
+
+
 class Workspaces(Protocol):
     """Sizes of workspaces on a GPU: `gpus.libraries.workspaces(gpu_type)`."""
 
-    def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[int, int]:
-        """Bytes for each sample, and whatever their number, of one of `Timeline.workspaces`."""
+    def of(self, name: str, convolutions: Sequence[Convolution]) -> Sequence[Size]:
+        """Of one of `Timeline.workspaces`, by the samples they hold from, rising from 0."""
         ...
 
     def buffer_bytes(self, kernel: Kernel, count: Int64) -> Int64:
@@ -152,8 +163,8 @@ class Timeline:
 
     modules: tuple[Module, ...] = ()
     workspaces: Mapping[int, str] = field(default_factory=dict)
-    """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}, or "kernel/1".
-    Intercept and slope count samples or rows, not bytes; `with_workspaces` gives the bytes."""
+    """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}, "kernel/1".
+    Intercept and slope count samples or rows, not bytes; `with_workspaces` gives these."""
     convolutions: tuple[Convolution, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     sized: tuple[tuple[_Size, Int64], ...] = ()
@@ -202,19 +213,21 @@ class Timeline:
         for storage, name in self.workspaces.items():
             by_name.setdefault(name, []).append(storage)
         by_kernel: dict[Kernel, list[int]] = {}
+        sized: list[tuple[_Size, Int64]] = []
         for name, storages in by_name.items():
             of, _, index = name.partition("/")
             if of == KERNEL:
                 by_kernel.setdefault(self.kernels[int(index)], []).extend(storages)
                 continue
-            for_each, fixed = workspaces.of(name, self.convolutions)
-            intercept[storages] = fixed + for_each * self.intercept[storages]
-            slope[storages] = for_each * self.slope[storages]
-        sized = tuple(
-            (partial(workspaces.buffer_bytes, kernel), np.array(storages))
-            for kernel, storages in by_kernel.items()
-        )
-        return replace(self, intercept=intercept, slope=slope, workspaces={}, sized=sized)
+            first, *others = workspaces.of(name, self.convolutions)
+            if others:
+                sized.append((partial(_bytes_of, (first, *others)), np.array(storages)))
+                continue
+            intercept[storages] = first.fixed + first.each * self.intercept[storages]
+            slope[storages] = first.each * self.slope[storages]
+        for kernel, storages in by_kernel.items():
+            sized.append((partial(workspaces.buffer_bytes, kernel), np.array(storages)))
+        return replace(self, intercept=intercept, slope=slope, workspaces={}, sized=tuple(sized))
 
     def to_bytes(self) -> bytes:
         """Compressed, for the store; `from_bytes` reads it back equal."""
@@ -244,6 +257,14 @@ class Timeline:
         for name in _TUPLES:
             header[name] = tuple(header[name])
         return cls(**header, **arrays)
+
+
+def _bytes_of(sizes: Sequence[Size], samples: Int64) -> Int64:
+    """By the last of the sizes that holds for so many samples."""
+    found = np.zeros_like(samples)
+    for size in sizes:
+        found = np.where(samples >= size.samples, size.fixed + size.each * samples, found)
+    return found
 
 
 def _convolution(plain: dict[str, Any]) -> Convolution:

@@ -43,7 +43,7 @@ FAKES = Path(memplan.fakes.__file__).parent
 SIMULATION_CODE = ("gpus/libraries.py", "models", "simulate", "timeline.py", "training")
 REPLAY_CODE = (
     "allocator",
-    "gpus/convolutions.py",
+    "gpus/convolutions",
     "planning/estimate.py",
     "planning/residual.py",
     "planning/uncertainty.py",

@@ -82,8 +82,8 @@ def test_ours_is_what_the_estimate_has(timeline: Timeline) -> None:
     rows = compare(calls(timeline, 16), A100, nothing, {})
     names = {c: f"cudnn/{i}" for i, c in enumerate(timeline.convolutions)}
     for row in rows:
-        each, fixed = workspaces(A100).of(names[row.call.convolution], timeline.convolutions)
-        assert row.ours == 16 * each + fixed
+        (size,) = workspaces(A100).of(names[row.call.convolution], timeline.convolutions)
+        assert row.ours == 16 * size.each + size.fixed
     assert max(row.ours for row in rows) > 0
     assert [row.first for row in rows] == [None] * len(rows)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memplan.types import GpuType
+from memplan_server.gpus import convolutions as rules
 from memplan_server.gpus.buffers import Multiprocessors, buffer_bytes
-from memplan_server.gpus.convolutions import tensor_core_dtypes
-from memplan_server.gpus.convolutions import workspace as convolution_workspace
+from memplan_server.timeline import Size
 
 if TYPE_CHECKING:
     from memplan_server.timeline import Convolution, Int64, Kernel
@@ -86,15 +86,15 @@ class Workspaces:
     """What libraries take on a GPU; equal for GPUs on which they take the same."""
 
     cublas_bytes: int
-    tensor_core_dtypes: frozenset[str]
+    convolution_rules: rules.Rules
     multiprocessors: Multiprocessors
 
-    def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[int, int]:
-        """Bytes for each sample, and whatever their number, by a name in `Timeline.workspaces`."""
+    def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[Size, ...]:
+        """Sizes by the number of samples, rising, by a name in `Timeline.workspaces`."""
         library, _, index = name.partition("/")
         if library == "cudnn":
-            return convolution_workspace(convolutions[int(index)], self.tensor_core_dtypes)
-        return 0, CUBLASLT_BYTES if library == "cublaslt" else self.cublas_bytes
+            return self.convolution_rules.workspace(convolutions[int(index)])
+        return (Size(fixed=CUBLASLT_BYTES if library == "cublaslt" else self.cublas_bytes),)
 
     def buffer_bytes(self, kernel: Kernel, count: Int64) -> Int64:
         """As `timeline.Workspaces`."""
@@ -105,7 +105,7 @@ def workspaces(gpu_type: GpuType) -> Workspaces:
     """The workspaces on this GPU type."""
     of = capability(gpu_type)
     multiprocessors = Multiprocessors(gpu_type.multiprocessor_count or _USUAL, most_threads(of))
-    return Workspaces(cublas_workspace_bytes(of), tensor_core_dtypes(of), multiprocessors)
+    return Workspaces(cublas_workspace_bytes(of), rules.rules(of), multiprocessors)
 
 
 def most_threads(compute_capability: tuple[int, int]) -> int:

@@ -184,7 +184,7 @@ def family(timeline: Timeline, gpu_type: GpuType) -> str:
     spatial = {c for c in timeline.convolutions if c.direction == "wgrad" and _overlapping(c)}
     contiguous = {c for c in spatial if not c.channels_last}
     if len(contiguous) > 1:  # a single one is the stem
-        on_tensor_cores = workspaces(gpu_type).tensor_core_dtypes
+        on_tensor_cores = workspaces(gpu_type).convolution_rules.tensor_core_dtypes
         flat = all(len(c.image) <= 3 for c in contiguous)
         if not flat or any(c.dtype not in on_tensor_cores for c in contiguous):
             return "unmeasured"

@@ -1,4 +1,4 @@
-"""Workspaces: which GPU takes them, for what, and that they are affine in the batch size."""
+"""Workspaces: which GPU takes them, for what, and how they grow with the batch size."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from convolutions import CONVOLUTION
 
 from memplan_server.gpus.catalog import GpuCatalog
-from memplan_server.gpus.convolutions import tensor_core_dtypes, workspace
+from memplan_server.gpus.convolutions import rules
 from memplan_server.gpus.libraries import workspaces
-from memplan_server.timeline import Convolution, Timeline
+from memplan_server.timeline import Convolution, Size, Timeline
 
 IMAGE, RESULT, KERNEL = 64 * 56 * 56 * 4, 128 * 28 * 28 * 4, 128 * 64 * 9 * 4
-AMPERE = tensor_core_dtypes((8, 0))
+AMPERE = rules((8, 0))
 
 pointwise = replace(CONVOLUTION, kernel=(128, 64, 1, 1), stride=(1, 1), result=(128, 56, 56))
 POINTWISE_KERNEL = 128 * 64 * 4
@@ -37,7 +37,7 @@ POINTWISE_KERNEL = 128 * 64 * 4
     ],
 )
 def test_what_backward_converts(convolution: Convolution, expected: tuple[int, int]) -> None:
-    assert workspace(convolution, AMPERE) == expected
+    assert AMPERE.workspace(convolution) == (Size(0, *expected),)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,8 @@ def test_what_backward_converts(convolution: Convolution, expected: tuple[int, i
     ],
 )
 def test_formats_of_tensor_cores(gpu_type: str, formats: set[str]) -> None:
-    assert workspaces(GpuCatalog.load().get(gpu_type)).tensor_core_dtypes == formats
+    found = workspaces(GpuCatalog.load().get(gpu_type)).convolution_rules
+    assert found.tensor_core_dtypes == formats
 
 
 def test_a_timeline_takes_the_workspaces_of_a_gpu() -> None:

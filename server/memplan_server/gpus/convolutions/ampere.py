@@ -1,4 +1,4 @@
-"""Workspaces of cuDNN's convolutions.
+"""What cuDNN takes on Ampere, and is assumed to take on every other GPU but Hopper.
 
 With tensor cores cuDNN computes on channels-last operands. Backward of contiguous tensors converts
 its operands into a workspace first and writes its result as it is asked for; forward has kernels
@@ -17,30 +17,17 @@ modelled. Without tensor cores no workspace is counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from memplan_server.timeline import Convolution
 
-__all__ = ["tensor_core_dtypes", "workspace"]
+__all__ = ["workspace"]
 
 
-def tensor_core_dtypes(compute_capability: tuple[int, int]) -> frozenset[str]:
-    """The number formats that cuDNN gives to tensor cores on such a GPU.
-
-    float32 is computed in TF32 from 8.0 on, as PyTorch allows by default for convolutions
-    (`torch.backends.cudnn.allow_tf32`). Source: the CUDA programming guide's table of features.
-    """
-    if compute_capability >= (8, 0):
-        return frozenset({"float32", "float16", "bfloat16"})
-    return frozenset({"float16"} if compute_capability >= (7, 0) else ())
-
-
-def workspace(convolution: Convolution, tensor_cores: Collection[str]) -> tuple[int, int]:
-    """Bytes for each sample and bytes whatever the number of samples."""
-    contiguous = not convolution.channels_last and convolution.dtype in tensor_cores
-    if not contiguous or _is_product(convolution):
+def workspace(convolution: Convolution) -> tuple[int, int]:
+    """Bytes for each sample and bytes whatever the number of samples, with tensor cores."""
+    if convolution.channels_last or _is_product(convolution):
         return 0, 0
     image = math.prod(convolution.image) * convolution.itemsize
     result = math.prod(convolution.result) * convolution.itemsize
