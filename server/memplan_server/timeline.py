@@ -24,7 +24,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["KERNEL", "Category", "Convolution", "Kernel", "Module", "Phase", "Timeline"]
+__all__ = [
+    "KERNEL",
+    "Category",
+    "Convolution",
+    "Kernel",
+    "Module",
+    "Phase",
+    "Recurrent",
+    "Timeline",
+]
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -108,6 +117,27 @@ class Kernel:
     """Bytes of an element while it is summed up."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recurrent:
+    """What cuDNN is told about an LSTM, GRU or RNN, whatever the number of samples; its rows."""
+
+    cell: str
+    """"lstm", "gru" or "rnn"."""
+    dtype: str
+    itemsize: int
+    steps: int
+    inputs: int
+    hidden: int
+    layers: int
+    directions: int
+    weights: int
+    """Elements of all weight matrices."""
+    dropout: bool
+    """Whether there is dropout between layers."""
+    projected: bool
+    forward: bool
+
+
 class Workspaces(Protocol):
     """Sizes of workspaces on a GPU: `gpus.libraries.workspaces(gpu_type)`."""
 
@@ -115,7 +145,7 @@ class Workspaces(Protocol):
         """Bytes for each sample, and whatever their number, of one of `Timeline.workspaces`."""
         ...
 
-    def buffer_bytes(self, kernel: Kernel, rows: Int64) -> Int64:
+    def buffer_bytes(self, kernel: Kernel | Recurrent, rows: Int64) -> Int64:
         """[n] bytes that a kernel takes for [n] numbers of rows."""
         ...
 
@@ -153,7 +183,7 @@ class Timeline:
     """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0", 22: "kernel/1"}.
     Intercept and slope count their samples or rows, not bytes; `with_workspaces` gives the bytes."""
     convolutions: tuple[Convolution, ...] = ()
-    kernels: tuple[Kernel, ...] = ()
+    kernels: tuple[Kernel | Recurrent, ...] = ()
     sized: tuple[tuple[_Size, Int64], ...] = ()
     """Storages whose bytes are not affine in the batch size, only their rows, and what gives them."""
 
@@ -232,7 +262,7 @@ class Timeline:
         header = json.loads(arrays.pop("header").tobytes())
         header["modules"] = tuple(Module(**m) for m in header["modules"])
         header["convolutions"] = tuple(_convolution(c) for c in header["convolutions"])
-        header["kernels"] = tuple(Kernel(**k) for k in header["kernels"])
+        header["kernels"] = tuple(_kernel(k) for k in header["kernels"])
         header["workspaces"] = {int(k): v for k, v in header["workspaces"].items()}
         header["kernel_classes"] = tuple(tuple(c) for c in header["kernel_classes"])
         for name in _TUPLES:
@@ -243,3 +273,7 @@ class Timeline:
 def _convolution(plain: dict[str, Any]) -> Convolution:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     return Convolution(**fields)
+
+
+def _kernel(plain: dict[str, Any]) -> Kernel | Recurrent:
+    return Recurrent(**plain) if "cell" in plain else Kernel(**plain)

@@ -10,6 +10,9 @@ from memplan.types import GpuType
 from memplan_server.gpus.buffers import Multiprocessors, buffer_bytes
 from memplan_server.gpus.convolutions import tensor_core_dtypes
 from memplan_server.gpus.convolutions import workspace as convolution_workspace
+from memplan_server.gpus.recurrent import Persistence, persistence
+from memplan_server.gpus.recurrent import workspace as recurrent_workspace
+from memplan_server.timeline import Recurrent
 
 if TYPE_CHECKING:
     from memplan_server.timeline import Convolution, Int64, Kernel
@@ -45,6 +48,10 @@ CUBLASLT_BYTES = MIB
 """What PyTorch gives cuBLASLt for each handle and stream, unless `CUBLASLT_WORKSPACE_SIZE` says
 otherwise. Measured with PyTorch 2.11 on an H200; source: `parseCUDABlasLtWorkspaceSize` in
 aten/src/ATen/cuda/CublasHandlePool.cpp."""
+
+DROPOUT_BYTES = 48 << 10
+"""Random states of cuDNN's dropout for each multiprocessor. Measured with cuDNN 9.19 on an H200:
+6,488,064 bytes, kept for good."""
 
 _USUAL = 80
 """Multiprocessors of a GPU of which they are not known."""
@@ -88,16 +95,21 @@ class Workspaces:
     cublas_bytes: int
     tensor_core_dtypes: frozenset[str]
     multiprocessors: Multiprocessors
+    persistence: Persistence
 
     def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[int, int]:
         """Bytes for each sample, and whatever their number, by a name in `Timeline.workspaces`."""
         library, _, index = name.partition("/")
         if library == "cudnn":
             return convolution_workspace(convolutions[int(index)], self.tensor_core_dtypes)
+        if library == "dropout":
+            return 0, DROPOUT_BYTES * self.multiprocessors.count
         return 0, CUBLASLT_BYTES if library == "cublaslt" else self.cublas_bytes
 
-    def buffer_bytes(self, kernel: Kernel, rows: Int64) -> Int64:
+    def buffer_bytes(self, kernel: Kernel | Recurrent, rows: Int64) -> Int64:
         """As `timeline.Workspaces`."""
+        if isinstance(kernel, Recurrent):
+            return recurrent_workspace(kernel, rows, self.persistence)
         return buffer_bytes(kernel, rows, self.multiprocessors)
 
 
@@ -105,7 +117,12 @@ def workspaces(gpu_type: GpuType) -> Workspaces:
     """The workspaces on this GPU type."""
     of = capability(gpu_type)
     multiprocessors = Multiprocessors(gpu_type.multiprocessor_count or _USUAL, most_threads(of))
-    return Workspaces(cublas_workspace_bytes(of), tensor_core_dtypes(of), multiprocessors)
+    return Workspaces(
+        cublas_workspace_bytes(of),
+        tensor_core_dtypes(of),
+        multiprocessors,
+        persistence(of, multiprocessors.count),
+    )
 
 
 def most_threads(compute_capability: tuple[int, int]) -> int:
