@@ -24,7 +24,17 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["KERNEL", "Category", "Convolution", "Kernel", "Module", "Phase", "Size", "Timeline"]
+__all__ = [
+    "KERNEL",
+    "Category",
+    "Convolution",
+    "Kernel",
+    "Module",
+    "Phase",
+    "Recurrent",
+    "Size",
+    "Timeline",
+]
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -121,6 +131,27 @@ class Size:
     """Bytes whatever their number."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recurrent:
+    """What cuDNN is told about an LSTM, GRU or RNN, whatever the number of samples; its rows."""
+
+    cell: str
+    """"lstm", "gru" or "rnn"."""
+    dtype: str
+    itemsize: int
+    steps: int
+    inputs: int
+    hidden: int
+    layers: int
+    directions: int
+    weights: int
+    """Elements of all weight matrices."""
+    dropout: bool
+    """Whether there is dropout between layers."""
+    projected: bool
+    forward: bool
+
+
 class Workspaces(Protocol):
     """Sizes of workspaces on a GPU: `gpus.libraries.workspaces(gpu_type)`."""
 
@@ -128,7 +159,7 @@ class Workspaces(Protocol):
         """Of one of `Timeline.workspaces`, by the samples they hold from, rising from 0."""
         ...
 
-    def buffer_bytes(self, kernel: Kernel, count: Int64) -> Int64:
+    def buffer_bytes(self, kernel: Kernel | Recurrent, count: Int64) -> Int64:
         """[n] bytes that a kernel takes for [n] numbers of what it leaves open."""
         ...
 
@@ -166,7 +197,7 @@ class Timeline:
     """Storages whose size is the GPU's matter, by name: {17: "cublas", 20: "cudnn/0"}, "kernel/1".
     Intercept and slope count samples or rows, not bytes; `with_workspaces` gives these."""
     convolutions: tuple[Convolution, ...] = ()
-    kernels: tuple[Kernel, ...] = ()
+    kernels: tuple[Kernel | Recurrent, ...] = ()
     sized: tuple[tuple[_Size, Int64], ...] = ()
     """Storages that count what is affine in the batch size where their bytes are not, and what
     gives these."""
@@ -212,7 +243,7 @@ class Timeline:
         by_name: dict[str, list[int]] = {}
         for storage, name in self.workspaces.items():
             by_name.setdefault(name, []).append(storage)
-        by_kernel: dict[Kernel, list[int]] = {}
+        by_kernel: dict[Kernel | Recurrent, list[int]] = {}
         sized: list[tuple[_Size, Int64]] = []
         for name, storages in by_name.items():
             of, _, index = name.partition("/")
@@ -251,7 +282,7 @@ class Timeline:
         header = json.loads(arrays.pop("header").tobytes())
         header["modules"] = tuple(Module(**m) for m in header["modules"])
         header["convolutions"] = tuple(_convolution(c) for c in header["convolutions"])
-        header["kernels"] = tuple(Kernel(**k) for k in header["kernels"])
+        header["kernels"] = tuple(_kernel(k) for k in header["kernels"])
         header["workspaces"] = {int(k): v for k, v in header["workspaces"].items()}
         header["kernel_classes"] = tuple(tuple(c) for c in header["kernel_classes"])
         for name in _TUPLES:
@@ -270,3 +301,7 @@ def _bytes_of(sizes: Sequence[Size], samples: Int64) -> Int64:
 def _convolution(plain: dict[str, Any]) -> Convolution:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     return Convolution(**fields)
+
+
+def _kernel(plain: dict[str, Any]) -> Kernel | Recurrent:
+    return Recurrent(**plain) if "cell" in plain else Kernel(**plain)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from memplan.types import GpuType
 from memplan_server.gpus import convolutions as rules
 from memplan_server.gpus.buffers import Multiprocessors, buffer_bytes
-from memplan_server.timeline import Size
+from memplan_server.gpus.recurrent import Persistence, persistence
+from memplan_server.gpus.recurrent import workspace as recurrent_workspace
+from memplan_server.timeline import Recurrent, Size
 
 if TYPE_CHECKING:
     from memplan_server.timeline import Convolution, Int64, Kernel
@@ -45,6 +47,10 @@ CUBLASLT_BYTES = MIB
 """What PyTorch gives cuBLASLt for each handle and stream, unless `CUBLASLT_WORKSPACE_SIZE` says
 otherwise. Measured with PyTorch 2.11 on an H200; source: `parseCUDABlasLtWorkspaceSize` in
 aten/src/ATen/cuda/CublasHandlePool.cpp."""
+
+DROPOUT_BYTES = 48 << 10
+"""Random states of cuDNN's dropout for each multiprocessor. Measured with cuDNN 9.19 on an H200:
+6,488,064 bytes, kept for good."""
 
 _USUAL = 80
 """Multiprocessors of a GPU of which they are not known."""
@@ -88,16 +94,21 @@ class Workspaces:
     cublas_bytes: int
     convolution_rules: rules.Rules
     multiprocessors: Multiprocessors
+    persistence: Persistence
 
     def of(self, name: str, convolutions: Sequence[Convolution]) -> tuple[Size, ...]:
         """Sizes by the number of samples, rising, by a name in `Timeline.workspaces`."""
         library, _, index = name.partition("/")
         if library == "cudnn":
             return self.convolution_rules.workspace(convolutions[int(index)])
+        if library == "dropout":
+            return (Size(fixed=DROPOUT_BYTES * self.multiprocessors.count),)
         return (Size(fixed=CUBLASLT_BYTES if library == "cublaslt" else self.cublas_bytes),)
 
-    def buffer_bytes(self, kernel: Kernel, count: Int64) -> Int64:
+    def buffer_bytes(self, kernel: Kernel | Recurrent, count: Int64) -> Int64:
         """As `timeline.Workspaces`."""
+        if isinstance(kernel, Recurrent):
+            return recurrent_workspace(kernel, count, self.persistence)
         return buffer_bytes(kernel, count, self.multiprocessors)
 
 
@@ -105,7 +116,12 @@ def workspaces(gpu_type: GpuType) -> Workspaces:
     """The workspaces on this GPU type."""
     of = capability(gpu_type)
     multiprocessors = Multiprocessors(gpu_type.multiprocessor_count or _USUAL, most_threads(of))
-    return Workspaces(cublas_workspace_bytes(of), rules.rules(of), multiprocessors)
+    return Workspaces(
+        cublas_workspace_bytes(of),
+        rules.rules(of),
+        multiprocessors,
+        persistence(of, multiprocessors.count),
+    )
 
 
 def most_threads(compute_capability: tuple[int, int]) -> int:

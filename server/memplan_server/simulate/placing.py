@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from memplan_server.simulate import recurrent
 from memplan_server.timeline import Category
 from memplan_server.training import Observer
 
@@ -63,6 +64,7 @@ class _Placer:
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     module._parameters[name] = self._parameter(parameter)
+            recurrent.flatten(module)
         with self._observer.category(Category.BUFFER):
             for name, buffer in module._buffers.items():
                 if buffer is not None:

@@ -25,7 +25,8 @@ from torch._subclasses.fake_tensor import (
 from memplan.fakes import known, masks
 from memplan_server.simulate import accumulation, buffers, convolution, streams, temporaries
 from memplan_server.simulate.host import HostValues
-from memplan_server.timeline import KERNEL, Category, Convolution, Kernel, Phase
+from memplan_server.simulate.recurrent import KERNELS as RECURRENT
+from memplan_server.timeline import KERNEL, Category, Convolution, Kernel, Phase, Recurrent
 
 __all__ = ["Recorder", "Recording", "Storage"]
 
@@ -35,7 +36,7 @@ _GEMM = frozenset(
     for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot")
 )
 _SCALAR_READ = _ATEN._local_scalar_dense.default
-_KERNELS = masks.KERNELS | convolution.KERNELS | temporaries.KERNELS
+_KERNELS = masks.KERNELS | convolution.KERNELS | RECURRENT | temporaries.KERNELS
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class Recording:
     operators: set[str] = field(default_factory=set)
     convolutions: dict[Convolution, int] = field(default_factory=dict)
     """Each distinct cuDNN call, and its index."""
-    kernels: list[Kernel] = field(default_factory=list)
+    kernels: list[Kernel | Recurrent] = field(default_factory=list)
     """Of each buffer that a kernel takes."""
     cache_emptied: list[int] = field(default_factory=list)
     """Indices of events right before which the program empties the allocator's cache."""
@@ -129,7 +130,8 @@ class Recorder(FakeTensorMode):
             for sizes in temporaries.TEMPORARIES[func](*args, **(kwargs or {})):
                 self._take(sizes)
         if func in buffers.KERNELS:
-            self._take_buffers(buffers.KERNELS[func](*args, **(kwargs or {})))
+            found = buffers.KERNELS[func](*args, **(kwargs or {}))
+            self.give_back([self.buffer(kernel, rows) for kernel, rows in found])
         return out
 
     def _computed(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -236,9 +238,13 @@ class Recorder(FakeTensorMode):
         """
         thread = Phase.BACKWARD if self._phase is Phase.BACKWARD else Phase.FORWARD
         for library in ("cublas", "cublaslt") if with_bias else ("cublas",):
-            if (library, thread) not in self._workspaces:
-                self._workspaces.add((library, thread))
-                self._allocate(workspace=library)
+            self.keep(library, thread)
+
+    def keep(self, workspace: str, thread: Phase = Phase.FORWARD) -> None:
+        """A workspace is made at its first use in a thread, for good."""
+        if (workspace, thread) not in self._workspaces:
+            self._workspaces.add((workspace, thread))
+            self._allocate(workspace=workspace)
 
     def _take(self, sizes: Sequence[int]) -> None:
         """Allocate storages of these sizes, and free them."""
@@ -247,14 +253,16 @@ class Recorder(FakeTensorMode):
             self.recording.storages[index].nbytes = nbytes
         self.recording.events += [~index for index in reversed(taken)]
 
-    def _take_buffers(self, found: Sequence[tuple[Kernel, int]]) -> None:
-        """Allocate and free what kernels take; a count stands for its bytes."""
-        taken = []
-        for kernel, count in found:
-            taken.append(self._allocate(workspace=f"{KERNEL}/{len(self.recording.kernels)}"))
-            self.recording.kernels.append(kernel)
-            made = self.recording.storages[taken[-1]]
-            made.nbytes, made.category = count, Category.TEMPORARY
+    def buffer(self, kernel: Kernel | Recurrent, count: int) -> int:
+        """Allocate what a kernel takes, until it is given back; a count stands for its bytes."""
+        index = self._allocate(workspace=f"{KERNEL}/{len(self.recording.kernels)}")
+        self.recording.kernels.append(kernel)
+        made = self.recording.storages[index]
+        made.nbytes, made.category = count, Category.TEMPORARY
+        return index
+
+    def give_back(self, taken: Sequence[int]) -> None:
+        """Free such buffers, the last one first."""
         self.recording.events += [~index for index in reversed(taken)]
 
     def convolution_workspace(
