@@ -215,7 +215,8 @@ class Timeline:
     traced_batch_sizes: tuple[int, ...] = ()
     traits: tuple[str, ...] = ()
     """What the step contains that matters for uncertainty and advice: "attention",
-    "batch_norm", "convolution", "data_parallel", "fully_sharded", "recurrent"."""
+    "batch_norm", "convolution", "data_parallel", "fully_sharded", "matrix_product",
+    "recurrent"."""
     kernel_classes: tuple[tuple[int, int], ...] = ()
     """The kernel classes (`gpus.libraries.kernel_class`) it holds for: those whose GPUs would pick
     the same kernels. All of them when no choice depended on the GPU."""

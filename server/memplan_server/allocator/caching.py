@@ -161,6 +161,8 @@ class CachingAllocator:
         index = bisect_left(pool.keys, (size, -1))
         if index == len(pool.keys):
             return None
+        if pool.blocks[pool.keys[index][1]] is pool.tail and index + 1 < len(pool.keys):
+            index += 1  # it counts as large as it can grow, so that any other fits better
         found, address = pool.keys[index]
         if size < self._max_split <= found:
             return None

@@ -121,7 +121,7 @@ def _in_several(
     chosen, result = _that_fits(
         several, target, plan.global_batch_size // plan.data_parallel_size, usable
     )
-    used = result.peak_reserved_bytes + target.gpu_type.context_bytes
+    used = result.peak_reserved_bytes + several.context_bytes
     return replace(
         plan,
         feasible=True,
@@ -150,7 +150,7 @@ def _that_fits(probe: Probe, target: Target, samples: int, usable: int) -> tuple
             probe.job.allocator,
             # with two micro-batches in the timeline, the second is the last only of two
             last_batch_size=chosen.last_micro_batch_size if chosen.steps == 2 else None,
-            room_bytes=target.capacity_bytes - target.gpu_type.context_bytes,
+            room_bytes=target.capacity_bytes - probe.context_bytes,
         )
         if result.out_of_memory_event is None or micro == 1:
             return chosen, result

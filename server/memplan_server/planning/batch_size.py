@@ -85,7 +85,7 @@ def _at_the_limit(probe: Probe, maximum: int, capacity: int) -> int:
     """Near the limit the allocator gives cached segments back: never more than there is."""
     if not maximum:
         return 0
-    return probe.limited(maximum, capacity).peak_reserved_bytes + probe.gpu_type.context_bytes
+    return probe.limited(maximum, capacity).peak_reserved_bytes + probe.context_bytes
 
 
 def _reason(
@@ -153,5 +153,5 @@ def _point(probe: Probe, batch_size: int) -> BatchSizePoint:
         peak_allocated_bytes=probe.allocated_bytes(batch_size),
         peak_reserved_bytes=probe.reserved_bytes(batch_size),
     )
-    used = point.peak_reserved_bytes + probe.gpu_type.context_bytes
+    used = point.peak_reserved_bytes + probe.context_bytes
     return replace(point, device_used_bytes=used)

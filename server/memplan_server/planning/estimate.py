@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from memplan.types import (
@@ -14,6 +16,7 @@ from memplan.types import (
 )
 from memplan.types import Phase as PublicPhase
 from memplan_server.allocator import Replay, Unlimited
+from memplan_server.gpus.context import context_bytes
 from memplan_server.gpus.libraries import workspaces
 from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.targets import Timelines, run
@@ -41,6 +44,7 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """The memory the job takes at its micro-batch size on this GPU type."""
     timeline = timelines.get(job, gpu_type).with_workspaces(workspaces(gpu_type))
+    gpu_type = replace(gpu_type, context_bytes=context_bytes(gpu_type, timeline.traits))
     result = _replayed(timeline, job, gpu_type)
     device_used = result.peak_reserved_bytes + gpu_type.context_bytes
     sizes = timeline.sizes(job.micro_batch_size)

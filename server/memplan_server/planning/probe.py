@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from memplan.types import AllocatorSettings, GpuType, TrainingJob
 from memplan_server.allocator import Replay, Unlimited
+from memplan_server.gpus.context import context_bytes
 from memplan_server.gpus.libraries import Workspaces, workspaces
 from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.targets import MAX_BATCH_SIZE, Target, Timelines, run
@@ -78,6 +79,11 @@ class Probe:
         return self.shared.on_gpu(self.timelines.get(job, self.gpu_type), self.gpu_type)
 
     @property
+    def context_bytes(self) -> int:
+        """What CUDA takes for this job beside the allocator."""
+        return context_bytes(self.gpu_type, self.sample.traits)
+
+    @property
     def sample(self) -> Timeline:
         """The timeline at a small batch size, for what does not depend on it. Not at 1, at which
         some models cannot be trained."""
@@ -110,14 +116,14 @@ class Probe:
 
     def device_used_bytes(self, batch_size: int) -> int:
         """What the driver shows for the process when it has room for everything."""
-        return self.reserved_bytes(batch_size) + self.gpu_type.context_bytes
+        return self.reserved_bytes(batch_size) + self.context_bytes
 
     def fits(self, batch_size: int, capacity_bytes: int) -> bool:
         """Whether a replay with this capacity succeeds.
 
         The cheaper questions come first: tensors that do not fit, and reserved bytes that do.
         """
-        needed = self.allocated_bytes(batch_size) + self.gpu_type.context_bytes
+        needed = self.allocated_bytes(batch_size) + self.context_bytes
         if needed > capacity_bytes:
             return False
         close = needed > _CLOSE * capacity_bytes
@@ -127,7 +133,7 @@ class Probe:
 
     def limited(self, batch_size: int, capacity_bytes: int) -> Replay:
         """The replay with this capacity, of which the CUDA context takes its part."""
-        room = capacity_bytes - self.gpu_type.context_bytes
+        room = capacity_bytes - self.context_bytes
         timeline = self.timeline(batch_size)
         key = (id(timeline), batch_size, room)
         if key not in self.shared.limited:
@@ -145,7 +151,7 @@ class Probe:
 
     def largest_that_fits(self, capacity_bytes: int, limit: int = MAX_BATCH_SIZE) -> int:
         """Largest batch size that fits while the next does not; 0 when 1 does not fit."""
-        room = capacity_bytes - self.gpu_type.context_bytes
+        room = capacity_bytes - self.context_bytes
         if not self.sample.affine:
             return self._largest_apart(capacity_bytes, room, self.reach(limit))
         bound = largest(
@@ -196,7 +202,7 @@ class Probe:
                 return False
             return self._bounds(within, batch_size).upper_bytes <= capacity_bytes
 
-        context, anchor = self.gpu_type.context_bytes, self._anchors()[-1]
+        context, anchor = self.context_bytes, self._anchors()[-1]
         beyond = self._bounds(within, anchor).upper_bytes - context - within.slack_bytes
         share = beyond / max(1, self.reserved_bytes(anchor))
         safe = int((capacity_bytes - context - within.slack_bytes) / share)
@@ -216,7 +222,7 @@ class Probe:
     def _bounds(self, within: Margin, batch_size: int) -> Bounds:
         reserved = self.reserved_bytes(batch_size)
         allocated = self.allocated_bytes(batch_size)
-        return within.bounds(allocated, reserved, self.gpu_type.context_bytes)
+        return within.bounds(allocated, reserved, self.context_bytes)
 
     def _largest_apart(self, capacity_bytes: int, room: int, limit: int) -> int:
         """The same in few questions: between where reserved and where allocated bytes fill it."""

@@ -257,7 +257,7 @@ def _assemble(
         micro_steps=min(2, max(1, job.loop.accumulation_steps)),
         affine=affine,
         traced_batch_sizes=BATCH_SIZES if affine else (done.batch_size,),
-        traits=_traits(job, recording.operators, built.module),
+        traits=_traits(job, recording, built.module),
         kernel_classes=attention.same_choices(),
         assumptions=tuple(dict.fromkeys((*built.assumptions, *recording.assumptions))),
     )
@@ -285,13 +285,15 @@ def _categories(recording: Recording, phase: UInt8) -> UInt8:
     return category
 
 
-def _traits(job: TrainingJob, operators: set[str], module: nn.Module) -> tuple[str, ...]:
+def _traits(job: TrainingJob, recording: Recording, module: nn.Module) -> tuple[str, ...]:
+    operators = recording.operators
     traits = {
         "attention": bool(attention.kernels_used()),
         "batch_norm": bool(operators & {"native_batch_norm", "cudnn_batch_norm"}),
         "convolution": bool(operators & {"convolution", "convolution_overrideable"}),
         "data_parallel": job.data_parallel.strategy is not DataParallelStrategy.UNSPECIFIED,
         "fully_sharded": job.data_parallel.strategy is DataParallelStrategy.FSDP,
+        "matrix_product": any(s.workspace == "cublas" for s in recording.storages),
         "recurrent": any(isinstance(m, nn.RNNBase) for m in module.modules()),
     }
     return tuple(name for name, present in traits.items() if present)

@@ -92,7 +92,7 @@ class ReferenceAllocator:
 
     def best_fit(self, size: int, small: bool) -> tuple[Segment, Piece] | None:
         fitting = [
-            (piece.size, -segment.born, index, segment, piece)
+            (self.can_grow(segment, piece), piece.size, -segment.born, index, segment, piece)
             for segment in self.segments
             if segment.small == small
             for index, piece in enumerate(segment.pieces)
@@ -100,12 +100,15 @@ class ReferenceAllocator:
         ]
         if not fitting:
             return None
-        best, _, _, segment, piece = min(fitting, key=lambda f: f[:3])
+        _, best, _, _, segment, piece = min(fitting, key=lambda f: f[:4])
         if size < self.split_limit <= best:
             return None
         if size >= self.split_limit and best >= size + 20 * MIB:
             return None
         return segment, piece
+
+    def can_grow(self, segment: Segment, piece: Piece) -> bool:
+        return self.settings.expandable_segments and piece is segment.pieces[-1]
 
     def new(self, size: int, small: bool) -> tuple[Segment, Piece] | None:
         if self.settings.expandable_segments:
