@@ -120,7 +120,7 @@ class _Estimates:
         return Prediction(
             peak_allocated_bytes=estimate.peak_allocated_bytes,
             peak_reserved_bytes=estimate.peak_reserved_bytes,
-            context_bytes=gpu_type.context_bytes,
+            context_bytes=estimate.breakdown.context_bytes,
             family=planning.family(timelines.get(profile.job, gpu_type), gpu_type),
             version=estimation_version(),
         )

@@ -28,7 +28,8 @@ def sizes(recorder: Recorder, events: list[int], on: Workspaces) -> list[int]:
         if of == KERNEL:
             nbytes = int(on.buffer_bytes(kernels[int(index)], np.array([nbytes]))[0])
         elif of:
-            nbytes = on.of(storage.workspace, ())[1]
+            (size,) = on.of(storage.workspace, ())
+            nbytes = size.fixed
         found.append(nbytes if event >= 0 else -nbytes)
     return found
 

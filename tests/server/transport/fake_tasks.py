@@ -148,5 +148,6 @@ def _timeline(job: TrainingJob, capability: tuple[int, int], name: str) -> Timel
         affine=affine,
         traced_batch_sizes=(4, 6) if affine else (job.micro_batch_size,),
         kernel_classes=(kernel_class(capability),) if depends else KERNEL_CLASSES,
+        traits=("matrix_product",),
         library_versions={"torch": "0"},
     )
