@@ -235,7 +235,7 @@ def test_a_transformer_differs_in_its_attention_only() -> None:
         "embedding_dense_backward",
     }
     assert found.resized == ()
-    # the gradients of the two kernels, which lie differently in memory, are let go of in another order
+    # the gradients of the two kernels lie differently in memory and are let go of in another order
     assert {group.operator for group in found.freed_elsewhere} <= {
         "_scaled_dot_product_flash_attention_for_cpu_backward"
     }
