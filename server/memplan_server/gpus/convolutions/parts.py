@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LIMITS", "sums_of_parts"]
 
-LIMITS = 784, 1568, 2048, 4000, 6272, 16_384, 40_000, 100_000
-"""Pixels of all samples at which the number of parts, or the tiles, may change."""
+LIMITS = tuple(
+    sorted(
+        {784, 1568, 2048, 4000, 6272, 16_384, 40_000, 100_000}
+        | {1568 * n for n in (3, 4, 5, 6, 8, 12, 14, 16, 20, 24, 32, 48, 64, 80, 96, 112)}
+    )
+)
+"""Pixels of all samples at which the number of parts, or the tiles, may change. Where parts rise
+with the pixels in small steps, those of 7x7 and its multiples by 32 samples, few between them."""
 
 _NARROW = 64
 """Channels of a narrow tile; the usual ones have twice as many. Channels are filled up to it."""
