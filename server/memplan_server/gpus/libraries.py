@@ -118,7 +118,7 @@ def workspaces(gpu_type: GpuType) -> Workspaces:
     multiprocessors = Multiprocessors(gpu_type.multiprocessor_count or _USUAL, most_threads(of))
     return Workspaces(
         cublas_workspace_bytes(of),
-        rules.rules(of),
+        rules.rules(of, multiprocessors.count),
         multiprocessors,
         persistence(of, multiprocessors.count),
     )

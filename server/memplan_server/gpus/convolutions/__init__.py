@@ -1,6 +1,6 @@
 """Workspaces of cuDNN's convolutions, by rules for each generation of GPUs.
 
-    for size in rules((9, 0)).workspace(convolution):     # one, or two where samples matter
+    for size in rules((9, 0)).workspace(convolution):     # one, or more where samples matter
         if samples >= size.samples:
             nbytes = size.each * samples + size.fixed
 
@@ -28,6 +28,8 @@ class Rules:
     tensor_core_dtypes: frozenset[str]
     hopper: bool = False
     """By measurements of Hopper; by those of Ampere otherwise, on whatever GPU."""
+    multiprocessors: int = 0
+    """Of Hopper, where they matter."""
 
     def workspace(self, convolution: Convolution) -> tuple[Size, ...]:
         """Sizes by the number of samples, rising; see `Workspaces` in timeline.py."""
@@ -35,14 +37,21 @@ class Rules:
             return (Size(),)
         if not self.hopper:
             return (Size(0, *ampere.workspace(convolution)),)
-        few, many = (hopper.workspace(convolution, many=many) for many in (False, True))
-        sizes = Size(0, *few), Size(hopper.MANY_SAMPLES, *many)
-        return sizes if few != many else sizes[:1]
+        found: list[Size] = []
+        for samples in hopper.steps(convolution):
+            nbytes = hopper.workspace(convolution, samples, self.multiprocessors)
+            if not found or nbytes != (found[-1].each, found[-1].fixed):
+                found.append(Size(samples, *nbytes))
+        return tuple(found)
 
 
-def rules(compute_capability: tuple[int, int]) -> Rules:
+def rules(compute_capability: tuple[int, int], multiprocessors: int = 132) -> Rules:
     """The rules for GPUs of a compute capability."""
-    return Rules(tensor_core_dtypes(compute_capability), hopper=compute_capability == (9, 0))
+    if compute_capability != (9, 0):
+        return Rules(tensor_core_dtypes(compute_capability))
+    return Rules(
+        tensor_core_dtypes(compute_capability), hopper=True, multiprocessors=multiprocessors
+    )
 
 
 def tensor_core_dtypes(compute_capability: tuple[int, int]) -> frozenset[str]:

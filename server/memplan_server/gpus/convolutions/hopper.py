@@ -10,7 +10,7 @@ bytes (in groups: to a power of two or a multiple of 32 in each group). It spare
   more than copies, or matrices are small for their depth, copies are made after all;
 - where tensors are channels-last with aligned channels.
 
-Gradients of kernels are summed up in several parts at a time.
+Gradients of kernels are summed up in several parts at a time (`parts.py`).
 
 Sources: 23,805 convolutions in two dimensions, of 40 models from torchvision and timm, with 1, 8,
 32, 48 and 128 samples, run alone on an H200 with torch 2.11 and cuDNN 9.19.0, `cudnn.benchmark`
@@ -24,14 +24,16 @@ often than is modelled. Of depthwise convolutions, channels-last, only 7x7 kerne
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from memplan_server.gpus.convolutions.parts import LIMITS, sums_of_parts
 from memplan_server.gpus.convolutions.shape import FLOAT32_BYTES, GROUP, Shape
 
 if TYPE_CHECKING:
     from memplan_server.timeline import Convolution
 
-__all__ = ["MANY_SAMPLES", "workspace"]
+__all__ = ["MANY_SAMPLES", "steps", "workspace"]
 
 MIB = 1 << 20
 
@@ -40,6 +42,10 @@ MANY_SAMPLES = 128
 lies between was not measured: copies take more."""
 
 _NOTHING = 0, 0
+
+_ADDED_BYTES = 16
+"""With copies, whatever it is for: where sizes are multiples of 512 bytes, one block more is taken.
+What fits: 1 to 32."""
 
 _PARTS = 64
 """Sums of a kernel's gradient at a time, at most."""
@@ -55,37 +61,53 @@ _WHOLE_GROUPS = {
 """Up to so many groups their channels are not filled up, by half precision and direction."""
 
 
-def workspace(convolution: Convolution, *, many: bool = False) -> tuple[int, int]:
-    """Bytes for each sample and bytes whatever their number, for `MANY_SAMPLES` or for fewer."""
+def steps(convolution: Convolution) -> tuple[int, ...]:
+    """Numbers of samples, rising, at which a workspace may change otherwise than in proportion."""
+    if convolution.direction != "wgrad" or convolution.groups > 1:
+        return 0, MANY_SAMPLES
+    pixels = math.prod(convolution.result[1:])
+    return tuple(sorted({0, MANY_SAMPLES, *(-(-limit // pixels) for limit in LIMITS)}))
+
+
+def workspace(convolution: Convolution, samples: int, multiprocessors: int) -> tuple[int, int]:
+    """Bytes for each sample and bytes whatever their number, from this step to the next."""
     shape = Shape(convolution, whole_groups=_WHOLE_GROUPS)
     if shape.depthwise:
         return _depthwise(shape)
+    parts = _parts(shape, samples, multiprocessors)
     if convolution.channels_last:
-        return _channels_last(shape)
+        return _channels_last(shape, parts)
     if convolution.groups > 1:
-        return _groups(shape)
-    return _product(shape, many) if shape.product else _contiguous(shape)
+        return _groups(shape, parts)
+    if shape.product:
+        return _product(shape, parts, many=samples >= MANY_SAMPLES)
+    return _contiguous(shape, parts)
 
 
-def _copies(shape: Shape) -> tuple[int, int]:
+def _copies(shape: Shape, parts: int) -> tuple[int, int]:
     """Channels-last copies of everything."""
-    return shape.image + shape.result, shape.kernel + _parts(shape)
+    return shape.image + shape.result, shape.kernel + parts + _ADDED_BYTES
 
 
-def _parts(shape: Shape, *, most: int = 0) -> int:
+def _parts(shape: Shape, samples: int, multiprocessors: int) -> int:
     """Sums of a kernel's gradient for several parts of the pixels at a time.
 
-    They are as many as keep the multiprocessors busy: many of small kernels, few of large ones.
+    They are as many as keep the multiprocessors busy: many of small kernels, few of large ones. In
+    groups, and mostly of few channels, how many was not understood.
     """
     if shape.direction != "wgrad":
         return 0
-    return min((most or (3 if shape.half else 8)) * MIB, _PARTS * shape.sums)
+    if shape.convolution.groups == 1:
+        understood = sums_of_parts(shape, samples, multiprocessors)
+        if understood is not None:
+            return understood
+    return min((3 if shape.half else 8) * MIB, _PARTS * shape.sums)
 
 
-def _contiguous(shape: Shape) -> tuple[int, int]:
+def _contiguous(shape: Shape, parts: int) -> tuple[int, int]:
     if shape.summed <= _direct(shape):
         return _NOTHING
-    each, fixed = _copies(shape)
+    each, fixed = _copies(shape, parts)
     return (each - shape.result if _writes_contiguous(shape) else each), fixed
 
 
@@ -110,19 +132,19 @@ def _writes_contiguous(shape: Shape) -> bool:
     return shape.results == 2 * shape.channels and 48 <= shape.channels <= 64
 
 
-def _groups(shape: Shape) -> tuple[int, int]:
+def _groups(shape: Shape, parts: int) -> tuple[int, int]:
     narrow = shape.half and shape.direction == "wgrad" and shape.channels <= 4
-    return _NOTHING if narrow else _copies(shape)
+    return _NOTHING if narrow else _copies(shape, parts)
 
 
-def _product(shape: Shape, many: bool) -> tuple[int, int]:
+def _product(shape: Shape, parts: int, *, many: bool) -> tuple[int, int]:
     if shape.pixels == 1:
         return _NOTHING
     if shape.direction != "wgrad":
-        return _copies(shape) if _copied(shape, many) else _NOTHING
+        return _copies(shape, 0) if _copied(shape, many) else _NOTHING
     narrow = not shape.half and shape.channels <= 40
     if shape.sums > 1.2 * (shape.image + shape.result) or (narrow and not many):
-        return _copies(shape)
+        return _copies(shape, parts)
     return shape.sums, 0
 
 
@@ -141,20 +163,18 @@ def _copied(shape: Shape, many: bool) -> bool:
     return (deep and pixels <= 64) or (odd and wide)
 
 
-def _channels_last(shape: Shape) -> tuple[int, int]:
+def _channels_last(shape: Shape, parts: int) -> tuple[int, int]:
     """Nothing is copied but what has to be filled up, and where float32 has no such kernel."""
     if shape.convolution.groups > 1:
-        return _channels_last_groups(shape)
+        return _channels_last_groups(shape, parts)
     if not shape.half and shape.dilation > 4:
-        each, fixed = _copies(shape)
+        each, fixed = _copies(shape, parts)
         return (each - shape.image if shape.direction == "dgrad" else each), fixed
     if shape.channels <= 3:
-        return _first(shape)
+        return _first(shape, parts)
     if not shape.aligned and (shape.taps > 1 or min(shape.channels, shape.results) >= 48):
-        return _filled_up(shape)
-    if shape.product:
-        return 0, _parts(shape, most=1 if shape.half else 16)
-    return _copies(shape) if _transposed(shape) else (0, _parts(shape))
+        return _filled_up(shape, parts)
+    return _copies(shape, parts) if _transposed(shape) else (0, parts)
 
 
 def _transposed(shape: Shape) -> bool:
@@ -165,35 +185,35 @@ def _transposed(shape: Shape) -> bool:
     return few or (shape.dilation > 1 and shape.summed >= 4096)
 
 
-def _filled_up(shape: Shape) -> tuple[int, int]:
+def _filled_up(shape: Shape, parts: int) -> tuple[int, int]:
     """Copies of tensors whose channels are not aligned; of all of them in a product."""
     if shape.taps == 1:
-        return _copies(shape)
+        return _copies(shape, parts)
     each = shape.image if shape.filled(shape.channels) != shape.channels else 0
     each += shape.result if shape.filled(shape.results) != shape.results else 0
-    return each, shape.kernel + _parts(shape)
+    return each, shape.kernel + parts
 
 
-def _first(shape: Shape) -> tuple[int, int]:
+def _first(shape: Shape, parts: int) -> tuple[int, int]:
     """Images of red, green and blue, channels-last."""
     large = shape.summed > 80
     if shape.half:
-        return (shape.image if large or shape.direction == "wgrad" else 0), _parts(shape)
+        return (shape.image if large or shape.direction == "wgrad" else 0), parts
     if shape.direction == "wgrad":
-        return _copies(shape) if large else _NOTHING
+        return _copies(shape, parts) if large else _NOTHING
     return (shape.image, 0) if large or shape.strided else _NOTHING
 
 
-def _channels_last_groups(shape: Shape) -> tuple[int, int]:
+def _channels_last_groups(shape: Shape, parts: int) -> tuple[int, int]:
     """Groups that can be computed as they lie are equally wide, and a power of two up to 32."""
     lies = shape.channels == shape.results <= GROUP and shape.channels.bit_count() == 1
     if not lies:
-        return _copies(shape)
+        return _copies(shape, parts)
     if shape.half or shape.direction == "fprop":
         return _NOTHING
     if shape.direction == "dgrad":
         return (shape.result, shape.kernel) if shape.strided else _NOTHING
-    return _copies(shape)
+    return _copies(shape, parts)
 
 
 def _depthwise(shape: Shape) -> tuple[int, int]:
