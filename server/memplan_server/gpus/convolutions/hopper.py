@@ -41,6 +41,9 @@ MANY_SAMPLES = 128
 """From here on products of matrices by sample are preferred to copies; they are not with 48. What
 lies between was not measured: copies take more."""
 
+_SEVERAL_SAMPLES = 16
+"""Of few pixels, from here on as well; measured at 8 and 32."""
+
 _NOTHING = 0, 0
 
 _ADDED_BYTES = 16
@@ -66,7 +69,9 @@ def steps(convolution: Convolution) -> tuple[int, ...]:
     if convolution.direction != "wgrad" or convolution.groups > 1:
         return 0, MANY_SAMPLES
     pixels = math.prod(convolution.result[1:])
-    return tuple(sorted({0, MANY_SAMPLES, *(-(-limit // pixels) for limit in LIMITS)}))
+    return tuple(
+        sorted({0, _SEVERAL_SAMPLES, MANY_SAMPLES, *(-(-limit // pixels) for limit in LIMITS)})
+    )
 
 
 def workspace(convolution: Convolution, samples: int, multiprocessors: int) -> tuple[int, int]:
@@ -80,7 +85,7 @@ def workspace(convolution: Convolution, samples: int, multiprocessors: int) -> t
     if convolution.groups > 1:
         return _groups(shape, parts)
     if shape.product:
-        return _product(shape, parts, many=samples >= MANY_SAMPLES)
+        return _product(shape, parts, samples)
     return _contiguous(shape, parts)
 
 
@@ -137,15 +142,32 @@ def _groups(shape: Shape, parts: int) -> tuple[int, int]:
     return _NOTHING if narrow else _copies(shape, parts)
 
 
-def _product(shape: Shape, parts: int, *, many: bool) -> tuple[int, int]:
+def _product(shape: Shape, parts: int, samples: int) -> tuple[int, int]:
+    many = samples >= MANY_SAMPLES
     if shape.pixels == 1:
         return _NOTHING
     if shape.direction != "wgrad":
         return _copies(shape, 0) if _copied(shape, many) else _NOTHING
     narrow = not shape.half and shape.channels <= 40
-    if shape.sums > 1.2 * (shape.image + shape.result) or (narrow and not many):
+    if (narrow and not many) or not _by_sample(shape, samples):
         return _copies(shape, parts)
     return shape.sums, 0
+
+
+def _by_sample(shape: Shape, samples: int) -> bool:
+    """Whether a kernel's gradient is a product for each sample, and the sum of these.
+
+    The fewer samples, the larger these may be beside copies; more so where pixels are odd.
+    """
+    share = shape.sums / (shape.image + shape.result)
+    if samples >= MANY_SAMPLES:
+        return share <= 1.2
+    odd = shape.pixels % 4 != 0
+    if shape.half:
+        return share <= 1.2 or (odd and shape.channels <= min(400, shape.results))
+    if not odd:
+        return share <= 2.5
+    return share <= (7.5 if samples < _SEVERAL_SAMPLES else 3.5)
 
 
 def _copied(shape: Shape, many: bool) -> bool:
