@@ -133,3 +133,31 @@ def test_an_emptied_cache_keeps_the_segments_in_use() -> None:
     assert emptied.releases == 0  # nobody was short of memory
     assert replay(events, sizes, cache_emptied=[6]).peak_reserved_bytes == 60 * MIB
     assert replay(events, sizes, cache_emptied=[5]).peak_reserved_bytes == 80 * MIB
+
+
+def test_of_equal_blocks_that_of_the_newest_segment_is_taken() -> None:
+    """The driver puts each segment below those before."""
+    allocator = CachingAllocator()
+    first, second = allocator.malloc(12 * MIB), allocator.malloc(12 * MIB)
+    assert second.address < first.address
+    allocator.free(second)
+    allocator.free(first)
+    assert allocator.malloc(12 * MIB).address == second.address
+
+
+def test_segments_lie_where_the_driver_is_known_to_put_them() -> None:
+    allocator = CachingAllocator(addresses=iter([4096, 8192]))
+    blocks = [allocator.malloc(12 * MIB) for _ in range(3)]
+    assert [block.address for block in blocks[:2]] == [4096, 8192]
+    for block in blocks[:2]:
+        allocator.free(block)
+    assert allocator.malloc(12 * MIB).address == 4096
+
+
+def test_the_end_of_a_growing_segment_is_taken_when_nothing_else_serves() -> None:
+    allocator = CachingAllocator(AllocatorSettings(expandable_segments=True))
+    inner, outer, kept = (allocator.malloc(size * MIB) for size in (8, 2, 6))
+    allocator.free(inner)  # 8 MiB between blocks; 4 MiB are left at the end
+    assert allocator.malloc(3 * MIB).address == inner.address
+    assert allocator.malloc(6 * MIB).address == kept.address + kept.size
+    assert outer.size == 2 * MIB

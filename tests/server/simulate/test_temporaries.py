@@ -114,3 +114,88 @@ def test_scattering_by_a_mask_sums_it_and_copies_one_that_is_expanded(columns: i
     sizes = [storage.nbytes for storage in recorder.recording.storages[start:]]
     assert sizes.count(4 * 16 * 8 * 8) == 1
     assert sizes.count(4 * 16 * 8) == (columns == 1)
+
+
+def attention_on_hopper(
+    dtype: torch.dtype, shape: tuple[int, ...], key_heads: int, *, trained_mask: bool = False
+) -> tuple[list[int], list[int]]:
+    """Sizes that attention and its gradient allocate, of [batch, length, heads, dim] turned."""
+    simulated_attention.target((9, 0))
+    on_device = device.register()
+    recorder = Recorder(on_device)
+    batch, heads, length, dim = shape
+    with recorder:
+        query, key, value = (
+            torch.empty(batch, length, count, dim, dtype=dtype, device=on_device)
+            .transpose(1, 2)
+            .requires_grad_()
+            for count in (heads, key_heads, key_heads)
+        )
+        mask = torch.empty(1, heads, length, length, dtype=dtype, device=on_device)
+        mask = mask.requires_grad_() if trained_mask else None
+        storages = recorder.recording.storages
+        start = len(storages)
+        out = functional.scaled_dot_product_attention(
+            query, key, value, mask, enable_gqa=heads != key_heads
+        )
+        upper = torch.empty_like(out)
+        middle = len(storages)
+        recorder.enter(Phase.BACKWARD, 0)
+        torch.autograd.grad(out, [t for t in (query, key, value, mask) if t is not None], upper)
+        sizes = [storage.nbytes for storage in storages]
+    return sizes[start : middle - 1], sizes[middle:]
+
+
+@pytest.mark.parametrize(
+    ("shape", "key_heads", "forward", "buffer"),
+    [
+        ((4, 8, 512, 64), 8, [8, 8, 2_097_152, 65_536, 256], 4_260_096),
+        ((4, 8, 197, 64), 8, [8, 8, 806_912, 25_216, 256], 1_639_296),
+        ((4, 8, 512, 64), 2, [8, 8, 2_097_152, 65_536, 256], 8_454_400),
+        ((4, 8, 512, 128), 8, [8, 8, 4_194_304, 65_536, 256], 8_454_400),
+        ((2, 16, 2048, 128), 16, [8, 8, 16_777_216, 262_144, 256], 33_816_832),
+    ],
+)
+def test_cudnn_attention_as_measured(
+    shape: tuple[int, ...], key_heads: int, forward: list[int], buffer: int
+) -> None:
+    """On an H200 with PyTorch 2.11 and cuDNN 9.19."""
+    first, second = attention_on_hopper(torch.float16, shape, key_heads)
+    assert first == forward
+    assert second[-1] == buffer
+
+
+def test_efficient_attention_with_a_trained_mask_as_measured() -> None:
+    first, second = attention_on_hopper(torch.float16, (4, 8, 512, 64), 8, trained_mask=True)
+    assert first == [2_097_152, 65_536]
+    assert second[:6] == [2_097_152] * 3 + [16_777_216, 65_536, 4_198_400]
+
+
+def test_dropout_makes_its_mask_first() -> None:
+    on_device = device.register()
+    recorder = Recorder(on_device)
+    with recorder:
+        x = torch.empty(100, device=on_device)
+        functional.dropout(x, 0.1, training=True)
+    assert [s.nbytes for s in recorder.recording.storages] == [400, 100, 400]
+
+
+def test_two_dimensions_are_rolled_one_after_the_other() -> None:
+    on_device = device.register()
+    recorder = Recorder(on_device)
+    with recorder:
+        rolled = torch.empty(4, 8, device=on_device).roll((1, 2), (0, 1))
+    assert rolled.shape == (4, 8)
+    assert [s.nbytes for s in recorder.recording.storages] == [128] * 3
+
+
+def test_a_bias_takes_a_workspace_of_cublaslt_besides() -> None:
+    on_device = device.register()
+    recorder = Recorder(on_device)
+    with recorder:
+        x, weight, bias = (torch.empty(*s, device=on_device) for s in ((3, 4), (5, 4), (5,)))
+        functional.linear(x, weight)
+        functional.linear(x, weight, bias)
+        functional.linear(x, weight, bias)
+    names = [s.workspace for s in recorder.recording.storages if s.workspace]
+    assert names == ["cublas", "cublaslt"]
