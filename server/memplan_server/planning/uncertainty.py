@@ -21,7 +21,7 @@ from importlib.resources import files
 from typing import Any
 
 from memplan.types import GpuType
-from memplan_server.gpus.libraries import COMMUNICATION_BYTES, workspaces
+from memplan_server.gpus.libraries import COMMUNICATION_BYTES, capability, workspaces
 from memplan_server.planning.learned import NOTHING_LEARNED, Learned
 from memplan_server.planning.residual import unsure_bytes
 from memplan_server.timeline import Convolution, Timeline
@@ -50,6 +50,7 @@ FAMILIES: Mapping[str, str] = {
     "channels_last_convolution": "cuDNN chooses how it convolves channels-last tensors",
     "convolution": "cuDNN chooses how it convolves, and takes a workspace for it",
     "grouped_convolution": "some convolutions in groups were seen to take more than the others",
+    "recurrent": "cuDNN computes all time steps in one call, and takes a workspace for it",
     "unmeasured": "no job of this kind was measured yet",
 }
 """Families of jobs, and why their estimates are as sure as they are."""
@@ -57,7 +58,7 @@ FAMILIES: Mapping[str, str] = {
 _MIB = 1 << 20
 _UNMEASURED = 2.0
 """What was never measured may be off by so many times the margin of what is known worst."""
-_UNMEASURED_TRAITS = {"fully_sharded", "recurrent"}
+_RECURRENT_MEASURED_ON = (9, 0)
 _ESTIMATED_CONTEXT_SHARE = 0.5
 """A context that was estimated from other GPUs' may be off by this share."""
 
@@ -179,8 +180,11 @@ def reason(timeline: Timeline, gpu_type: GpuType, learned: Learned = NOTHING_LEA
 
 def family(timeline: Timeline, gpu_type: GpuType) -> str:
     """The family of jobs, by what makes estimates unsure; one of `FAMILIES`."""
-    if _UNMEASURED_TRAITS & set(timeline.traits) or not timeline.affine:
+    if "fully_sharded" in timeline.traits or not timeline.affine:
         return "unmeasured"
+    if "recurrent" in timeline.traits:
+        measured = capability(gpu_type) == _RECURRENT_MEASURED_ON
+        return "recurrent" if measured else "unmeasured"
     spatial = {c for c in timeline.convolutions if c.direction == "wgrad" and _overlapping(c)}
     contiguous = {c for c in spatial if not c.channels_last}
     if len(contiguous) > 1:  # a single one is the stem
