@@ -1,19 +1,22 @@
 """Allocator histories of jobs of the matrix, recorded on a GPU: what a replay has to give.
 
-    PYTHONPATH=client:server python bench/corpus/histories.py NAME... [--out bench/corpus/histories]
+    PYTHONPATH=client:server python bench/corpus/histories.py NAME... [--out FOLDER]
+    PYTHONPATH=client:server python bench/corpus/histories.py       # replays those of bench/corpus
 
 Each job of those names runs for three steps in a process of its own, undisturbed but for the
-allocator's history, and makes a file NAME.json.gz. `recordings(folder)` reads them.
+allocator's history, and makes a file NAME.json.gz. `recordings(folder)` reads them. A replay says
+how far reserved bytes are off with segments at the recorded addresses, each below the last, and above.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +27,18 @@ from memplan.plain import from_dict, to_dict
 from memplan.types import TrainingJob
 from memplan_server.measure.child import in_child
 from memplan_server.measure.events import Events, Section
-from memplan_server.measure.history import History
+from memplan_server.measure.history import History, ReplayedHistory, replay_history
 from memplan_server.measure.measurement import Measurement
 from memplan_server.measure.request import Request
 from memplan_server.timeline import Phase
+from reporting.markdown import mib, table
 
 __all__ = ["FOLDER", "Recording", "recordings"]
 
 FOLDER = Path(__file__).parent / "histories"
 STEPS = 3
+_MIB = 1 << 20
+_FAR = 1 << 42
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,27 +95,55 @@ def recordings(folder: Path = FOLDER) -> Iterator[Recording]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Record; 0, or 2 for a name that the matrix does not have."""
+    """Record or replay; 0, or 2 for a name that the matrix does not have."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="+", metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="FOLDER")
     options = parser.parse_args(arguments)
     jobs = {entry.name: entry.job for entry in matrix()}
-    for name in options.names:
-        if name not in jobs:
-            print(f"histories.py: the matrix has no {name}", file=sys.stderr)
-            return 2
-        request = Request(job=jobs[name], warmup_steps=0, steps=STEPS, history=True)
+    unknown = [name for name in options.names if name not in jobs]
+    if unknown:
+        print(f"histories.py: the matrix has no {unknown[0]}", file=sys.stderr)
+        return 2
+    if options.names:
+        _record({name: jobs[name] for name in options.names}, options.out)
+    else:
+        print(_replays(options.out))
+    return 0
+
+
+def _replays(folder: Path) -> str:
+    rows = []
+    for recording in recordings(folder):
+        history = recording.history
+        rising = itertools.count(_FAR, _FAR)
+        above = [next(rising) for _ in history.addresses]
+        ways = (history, replace(history, addresses=()), replace(history, addresses=above))
+        replays = [replay_history(way) for way in ways]
+        rows.append((recording.name, mib(history.peak_reserved_bytes), *map(_difference, replays)))
+    titles = ("history", "reserved MiB", "as recorded", "each below the last", "each above")
+    return table(titles, rows)
+
+
+def _difference(replayed: ReplayedHistory) -> str:
+    if replayed.same:
+        return "the same"
+    off = replayed.replayed_peak_reserved_bytes - replayed.recorded_peak_reserved_bytes
+    return f"{off / _MIB:+.0f} MiB, differs {replayed.differences:,} times"
+
+
+def _record(jobs: Mapping[str, TrainingJob], folder: Path) -> None:
+    for name, job in jobs.items():
+        request = Request(job=job, warmup_steps=0, steps=STEPS, history=True)
         outcome = in_child("memplan_server.measure.run:run", request)
         Recording(
             name=name,
-            job=jobs[name],
+            job=job,
             measurement=outcome.measurement,
             history=outcome.seen.history,
             sections=tuple(outcome.seen.events.sections),
-        ).write(options.out)
+        ).write(folder)
         print(f"{name}: {len(outcome.seen.history.events):,} events", flush=True)
-    return 0
 
 
 if __name__ == "__main__":

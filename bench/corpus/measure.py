@@ -40,8 +40,8 @@ from memplan_server.measure.request import Request
 PREPARE_S, RUN_S = 180.0, 90.0
 DRY_GPU_TYPE = "nvidia-t4"
 DRY_BATCH_SIZE = 2
-MOST_AHEAD = 5
-CORES_EACH = 3
+MOST_AHEAD = 8
+CORES_EACH = 2
 GIVEN_BACK_WITHIN_S = 10.0
 GIVEN_BACK_BYTES = 64 << 20
 """A GPU's memory is back when no more than this is in use beyond what was at first."""
