@@ -5,8 +5,8 @@
 
 Each job of those names runs for three steps in a process of its own, undisturbed but for the
 allocator's history, and makes a file NAME.json.gz. `recordings(folder)` reads them. A replay says
-how far reserved bytes are off with segments at the recorded addresses, each below and each above the
-last.
+how far reserved bytes are off with segments at the recorded addresses, each below and each above
+the last.
 """
 
 from __future__ import annotations
