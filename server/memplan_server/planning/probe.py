@@ -49,6 +49,10 @@ class Shared:
     timelines: dict[tuple[int, Workspaces], tuple[Timeline, Timeline]] = field(default_factory=dict)
     """By timeline as traced, which is kept so that its id stays its own, and workspaces."""
     unlimited: dict[int, Unlimited] = field(default_factory=dict)
+    """By the array of events, which GPUs with other workspaces have in common."""
+    by_sizes: dict[tuple[int, bytes], int] = field(default_factory=dict)
+    """Reserved bytes by events and the sizes of all storages: workspaces often are the same after
+    all."""
     gap: float = 0.0
     """By which share the largest batch stayed below what its tensors alone would allow, last time:
     where to look first on the next GPU."""
@@ -106,13 +110,17 @@ class Probe:
         if self.job.allocator != AllocatorSettings():
             return run(timeline, batch_size, self.job.allocator).peak_reserved_bytes
         sizes = timeline.sizes(batch_size)
-        return self._unlimited(timeline).peak_reserved_bytes(sizes)
+        key = id(timeline.events), sizes.tobytes()
+        if key not in self.shared.by_sizes:
+            self.shared.by_sizes[key] = self._unlimited(timeline).peak_reserved_bytes(sizes)
+        return self.shared.by_sizes[key]
 
     def _unlimited(self, timeline: Timeline) -> Unlimited:
-        if id(timeline) not in self.shared.unlimited:
+        key = id(timeline.events)
+        if key not in self.shared.unlimited:
             made = Unlimited(timeline.events, timeline.cache_emptied, timeline.stream)
-            self.shared.unlimited[id(timeline)] = made
-        return self.shared.unlimited[id(timeline)]
+            self.shared.unlimited[key] = made
+        return self.shared.unlimited[key]
 
     def device_used_bytes(self, batch_size: int) -> int:
         """What the driver shows for the process when it has room for everything."""
