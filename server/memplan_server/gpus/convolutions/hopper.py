@@ -44,6 +44,9 @@ lies between was not measured: copies take more."""
 _SEVERAL_SAMPLES = 16
 """Of few pixels, from here on as well; measured at 8 and 32."""
 
+_SOME_PIXELS, _MANY_PIXELS = 50_000, 101_000
+"""Of the images of all samples. Measured were 25,088 and 100,352, 32 of 56x56, and 131,072."""
+
 _NOTHING = 0, 0
 
 _ADDED_BYTES = 16
@@ -66,6 +69,10 @@ _WHOLE_GROUPS = {
 
 def steps(convolution: Convolution) -> tuple[int, ...]:
     """Numbers of samples, rising, at which a workspace may change otherwise than in proportion."""
+    if convolution.direction == "fprop":
+        pixels = math.prod(convolution.image[1:])
+        limits = {-(-limit // pixels) for limit in (_SOME_PIXELS, _MANY_PIXELS)}
+        return tuple(sorted({0, _SEVERAL_SAMPLES, MANY_SAMPLES, *limits}))
     if convolution.direction != "wgrad" or convolution.groups > 1:
         return 0, MANY_SAMPLES
     pixels = math.prod(convolution.result[1:])
@@ -86,7 +93,7 @@ def workspace(convolution: Convolution, samples: int, multiprocessors: int) -> t
         return _groups(shape, parts)
     if shape.product:
         return _product(shape, parts, samples)
-    return _contiguous(shape, parts)
+    return _contiguous(shape, parts, of_all=samples * shape.pixels)
 
 
 def _copies(shape: Shape, parts: int) -> tuple[int, int]:
@@ -109,11 +116,11 @@ def _parts(shape: Shape, samples: int, multiprocessors: int) -> int:
     return min((3 if shape.half else 8) * MIB, _PARTS * shape.sums)
 
 
-def _contiguous(shape: Shape, parts: int) -> tuple[int, int]:
+def _contiguous(shape: Shape, parts: int, *, of_all: int) -> tuple[int, int]:
     if shape.summed <= _direct(shape):
         return _NOTHING
     each, fixed = _copies(shape, parts)
-    return (each - shape.result if _writes_contiguous(shape) else each), fixed
+    return (each - shape.result if _writes_contiguous(shape, of_all) else each), fixed
 
 
 def _direct(shape: Shape) -> int:
@@ -127,13 +134,18 @@ def _direct(shape: Shape) -> int:
     return 128 if shape.direction == "fprop" else 0
 
 
-def _writes_contiguous(shape: Shape) -> bool:
-    """Forward in float32: some kernels read copies and write the result as it is asked for."""
+def _writes_contiguous(shape: Shape, of_all: int) -> bool:
+    """Forward in float32: some kernels read copies and write the result as it is asked for.
+
+    `of_all`: pixels of the images of all samples.
+    """
     if shape.half or shape.direction != "fprop":
         return False
     if shape.strided:
-        large = shape.taps > 1 or shape.pixels >= 56 * 56
+        large = shape.taps > 1 or (shape.pixels >= 56 * 56 and of_all >= _SOME_PIXELS)
         return large and shape.results >= 2 * shape.channels >= 48
+    if shape.results == shape.channels == 64 and shape.taps == 9:
+        return of_all < _MANY_PIXELS
     return shape.results == 2 * shape.channels and 48 <= shape.channels <= 64
 
 
@@ -147,7 +159,7 @@ def _product(shape: Shape, parts: int, samples: int) -> tuple[int, int]:
     if shape.pixels == 1:
         return _NOTHING
     if shape.direction != "wgrad":
-        return _copies(shape, 0) if _copied(shape, many) else _NOTHING
+        return _copies(shape, 0) if _copied(shape, samples) else _NOTHING
     narrow = not shape.half and shape.channels <= 40
     if (narrow and not many) or not _by_sample(shape, samples):
         return _copies(shape, parts)
@@ -170,13 +182,14 @@ def _by_sample(shape: Shape, samples: int) -> bool:
     return share <= (7.5 if samples < _SEVERAL_SAMPLES else 3.5)
 
 
-def _copied(shape: Shape, many: bool) -> bool:
+def _copied(shape: Shape, samples: int) -> bool:
     """Whether a product is computed on copies.
 
     It is where matrices are small for their depth, and where pixels are odd and channels many.
     """
-    pixels = shape.pixels
-    deep = shape.sums > 3.5 * (shape.image + shape.result)
+    pixels, many = shape.pixels, samples >= MANY_SAMPLES
+    several = samples >= _SEVERAL_SAMPLES or shape.direction != "fprop"
+    deep = several and shape.sums > 3.5 * (shape.image + shape.result)
     odd = pixels % 4 != 0 and not (many and pixels > 400)
     if shape.direction == "fprop":
         wide = shape.channels >= (512 if shape.half else 704)

@@ -91,7 +91,7 @@ class Shape:
     def filled(self, channels: int) -> int:
         """Channels that one group has in a copy."""
         if self.convolution.groups == 1:
-            step = 4 if self._stem else _VECTOR_BYTES // self.convolution.itemsize
+            step = self._stem_step if self._stem else _VECTOR_BYTES // self.convolution.itemsize
         elif self._whole:
             step = 1
         elif channels <= GROUP:
@@ -104,6 +104,10 @@ class Shape:
     def _stem(self) -> bool:
         """For the first layer of a ResNet, 7x7 with a stride of 2, there are kernels of its own."""
         return self.summed == 3 * 7 * 7 and set(self.convolution.stride) == {2}
+
+    @property
+    def _stem_step(self) -> int:
+        return 1 if self.direction == "fprop" and not self.half else 4
 
     @property
     def _whole(self) -> bool:
