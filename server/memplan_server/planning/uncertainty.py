@@ -50,6 +50,7 @@ FAMILIES: Mapping[str, str] = {
     "channels_last_convolution": "cuDNN chooses how it convolves channels-last tensors",
     "convolution": "cuDNN chooses how it convolves, and takes a workspace for it",
     "grouped_convolution": "some convolutions in groups were seen to take more than the others",
+    "hopper_convolution": "cuDNN chooses how it convolves on Hopper, by rules found there",
     "recurrent": "cuDNN computes all time steps in one call, and takes a workspace for it",
     "unmeasured": "no job of this kind was measured yet",
 }
@@ -187,16 +188,17 @@ def family(timeline: Timeline, gpu_type: GpuType) -> str:
         return "recurrent" if measured else "unmeasured"
     spatial = {c for c in timeline.convolutions if c.direction == "wgrad" and _overlapping(c)}
     contiguous = {c for c in spatial if not c.channels_last}
+    rules = workspaces(gpu_type).convolution_rules
     if len(contiguous) > 1:  # a single one is the stem
-        on_tensor_cores = workspaces(gpu_type).convolution_rules.tensor_core_dtypes
         flat = all(len(c.image) <= 3 for c in contiguous)
-        if not flat or any(c.dtype not in on_tensor_cores for c in contiguous):
+        if not flat or any(c.dtype not in rules.tensor_core_dtypes for c in contiguous):
             return "unmeasured"
-        grouped = any(c.groups > 1 for c in contiguous)
-        return "grouped_convolution" if grouped else "convolution"
-    if spatial - contiguous:
-        return "channels_last_convolution"
-    return "dense"
+        if not rules.hopper:
+            grouped = any(c.groups > 1 for c in contiguous)
+            return "grouped_convolution" if grouped else "convolution"
+    elif not spatial - contiguous:
+        return "dense"
+    return "hopper_convolution" if rules.hopper else "channels_last_convolution"
 
 
 def _overlapping(convolution: Convolution) -> bool:
