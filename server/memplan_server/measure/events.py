@@ -13,7 +13,8 @@ from memplan_server.timeline import Phase
 __all__ = ["WORKSPACE", "Events", "Section"]
 
 WORKSPACE = " workspace"
-"""`mm workspace`: cuBLAS's. Only a simulation knows which allocations are workspaces."""
+"""`mm workspace`: cuBLAS's, or what a kernel takes for a moment. Only a simulation knows which
+allocations are such."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ class _NamingRecorder(Recorder):
         self.names: list[str] = []
         self._running = ""
         self._within = False
+        self._taking = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._depth or self._within:
@@ -49,8 +51,16 @@ class _NamingRecorder(Recorder):
         finally:
             self._within = False
 
+    def _take(self, sizes: Sequence[int]) -> None:
+        self._taking = True
+        try:
+            super()._take(sizes)
+        finally:
+            self._taking = False
+
     def _allocate(self, workspace: str = "") -> int:
-        self.names.append(f"{self._running}{WORKSPACE}" if workspace else self._running)
+        momentary = workspace or self._taking
+        self.names.append(f"{self._running}{WORKSPACE}" if momentary else self._running)
         return super()._allocate(workspace)
 
 

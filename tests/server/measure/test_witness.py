@@ -46,8 +46,11 @@ from memplan_server.measure.simulated import simulate
 
 GPU = GpuCatalog.load().get("nvidia-a100-40gb")
 SGD = Optimizer(type=OptimizerType.SGD, momentum=0.9)
-ON_THE_HOST = {"lift_fresh"}
-"""Step counts of Adam: tensors of the host, which is where everything is for a run on the CPU."""
+ON_THE_HOST = {"lift_fresh", "scalar_tensor"}
+"""Step counts of Adam, numbers that slices are set to: tensors of the host, where everything
+is for a run on the CPU."""
+COPIED_ON_CUDA = {"embedding", "embedding_dense_backward"}
+"""CUDA's kernels copy indices and gradients that are not contiguous."""
 BUFFERED_ON_THE_HOST = {"binary_cross_entropy_with_logits"}
 """The CPU's logarithm of a sigmoid has a buffer of its input's size; CUDA's has none."""
 
@@ -197,8 +200,10 @@ def test_models_of_the_catalogs_are_the_same_but_for_the_workspaces(name: str) -
         inputs=(InputTensor(shape=shape, dtype=DataType.INT64 if text else DataType.UNSPECIFIED),),
     )
     found = compared(job, optimizer=SGD)
-    assert found.only_measured == found.resized == found.freed_elsewhere == ()
-    assert beside_workspaces(found) == set()
+    assert {group.operator for group in found.only_measured} <= ON_THE_HOST
+    assert found.resized == ()
+    assert beside_workspaces(found) <= COPIED_ON_CUDA
+    assert {group.operator for group in found.freed_elsewhere} <= {*COPIED_ON_CUDA, "sum"}
 
 
 STEPS = OptimizerImplementation
@@ -232,7 +237,6 @@ def test_a_transformer_differs_in_its_attention_only() -> None:
         "_scaled_dot_product_efficient_attention",
         "_scaled_dot_product_efficient_attention_backward",
         "clone",
-        "embedding_dense_backward",
     }
     assert found.resized == ()
     # the gradients of the two kernels lie differently in memory and are let go of in another order
