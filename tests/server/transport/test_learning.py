@@ -155,7 +155,7 @@ def test_many_profiles_narrow_the_bounds(start: Starter, data_dir: Path) -> None
     wide, narrow = (s.call("EstimateMemory", at_95).estimate for s in (before, after))
     assert narrow.confidence == 0.95
     assert narrow.upper_bound_bytes - narrow.device_used_bytes == slack_bytes()
-    assert wide.upper_bound_bytes - wide.device_used_bytes > slack_bytes() + 30 * MIB
+    assert wide.upper_bound_bytes - wide.device_used_bytes > slack_bytes() + 10 * MIB
 
 
 @pytest.mark.parametrize(
