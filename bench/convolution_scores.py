@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memplan.types import GpuType
+from memplan_server.errors import MemplanError
 from memplan_server.gpus.catalog import GpuCatalog
 from memplan_server.gpus.libraries import workspaces
 from memplan_server.timeline import Convolution
@@ -88,12 +89,16 @@ _BY: Mapping[str, Callable[[Record], str]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table, and the calls that are furthest off."""
+    """Print a table, and the calls that are furthest off; 2 for a GPU or cuDNN it cannot use."""
     options = _parser().parse_args(arguments)
-    said = _said(GpuCatalog.load().get(options.gpu), options.cudnn)
     chosen = [record for record in records() if options.half in ("", _half(record))]
-    scored = [Scored(record, said(record.call)) for record in chosen]
-    print(scores(scored, options.by.split(",")))
+    try:
+        said = _said(GpuCatalog.load().get(options.gpu), options.cudnn)
+        scored = [Scored(record, said(record.call)) for record in chosen]
+    except MemplanError as error:
+        print(f"convolution_scores.py: {error}", file=sys.stderr)
+        return 2
+    print(scores(scored, options.by))
     scored.sort(key=lambda s: -abs(s.difference))
     for s in scored[: options.worst]:
         call, taken = s.record.call, mib(s.record.taken_bytes)
@@ -132,6 +137,14 @@ def _said(gpu_type: GpuType, cudnn: Path | None) -> Callable[[Call], int]:
     return lambda c: heuristics.choices(c.convolution, c.samples)[0].workspace_bytes
 
 
+def _groups(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in _BY]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(_BY)}")
+    return names
+
+
 def _half(record: Record) -> str:
     c = record.call.convolution
     shape = repr((c.image, c.kernel, c.result, c.stride, c.dilation))
@@ -141,7 +154,9 @@ def _half(record: Record) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--gpu", default="nvidia-h200", metavar="TYPE")
-    parser.add_argument("--by", default="all", metavar="NAMES", help=f"of {', '.join(_BY)}")
+    parser.add_argument(
+        "--by", type=_groups, default="all", metavar="NAMES", help=f"of {', '.join(_BY)}"
+    )
     parser.add_argument("--worst", type=int, default=0, metavar="COUNT")
     parser.add_argument("--cudnn", type=Path, metavar="FOLDER")
     parser.add_argument("--half", choices=("odd", "even"), default="")

@@ -27,6 +27,7 @@ from corpus.matrix import matrix
 from memplan.plain import from_dict, to_dict
 from memplan.types import TrainingJob
 from memplan_server.measure.child import in_child
+from memplan_server.measure.compare import NoCudaDevice, check_cuda
 from memplan_server.measure.events import Events, Section
 from memplan_server.measure.history import History, ReplayedHistory, replay_history
 from memplan_server.measure.measurement import Measurement
@@ -96,7 +97,7 @@ def recordings(folder: Path = FOLDER) -> Iterator[Recording]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Record or replay; 0, or 2 for a name that the matrix does not have."""
+    """Record or replay; 0, 2 for a name that the matrix does not have, 3 without a GPU."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="FOLDER")
@@ -104,12 +105,18 @@ def main(arguments: Sequence[str]) -> int:
     jobs = {entry.name: entry.job for entry in matrix()}
     unknown = [name for name in options.names if name not in jobs]
     if unknown:
-        print(f"histories.py: the matrix has no {unknown[0]}", file=sys.stderr)
+        said = f"the matrix has no {unknown[0]}; bench/corpus/matrix.py lists what it has"
+        print(f"histories.py: {said}", file=sys.stderr)
         return 2
-    if options.names:
-        _record({name: jobs[name] for name in options.names}, options.out)
-    else:
+    if not options.names:
         print(_replays(options.out))
+        return 0
+    try:
+        check_cuda()
+    except NoCudaDevice as error:
+        print(f"histories.py: {error}", file=sys.stderr)
+        return 3
+    _record({name: jobs[name] for name in options.names}, options.out)
     return 0
 
 
@@ -134,6 +141,7 @@ def _difference(replayed: ReplayedHistory) -> str:
 
 
 def _record(jobs: Mapping[str, TrainingJob], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for name, job in jobs.items():
         request = Request(job=job, warmup_steps=0, steps=STEPS, history=True)
         outcome = in_child("memplan_server.measure.run:run", request)

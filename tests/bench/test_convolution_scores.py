@@ -40,3 +40,22 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert len([line for line in lines if line.startswith("| depthwise")]) == 2
     assert lines[-1].endswith(" MiB")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["--gpu", "nvidia-h201"], "Did you mean nvidia-h200"),
+        (["--by", "kind,colour"], "'colour' is none of all, dtype, layout"),
+        (["--cudnn", "/nowhere"], "pip install --target"),
+    ],
+)
+def test_wrong_input_is_answered_with_a_sentence(
+    arguments: list[str], remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = convolution_scores.main(arguments)
+    except SystemExit as left:  # argparse's way
+        status = left.code
+    assert status == 2
+    assert remedy in capsys.readouterr().err

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from corpus.histories import FOLDER, Recording, main, recordings
 from memplan_server.gpus.catalog import GpuCatalog
@@ -65,4 +66,14 @@ def test_files_come_out_the_same(tmp_path: Path) -> None:
 
 def test_names_are_those_of_the_matrix(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["mlp"]) == 2
-    assert capsys.readouterr().err == "histories.py: the matrix has no mlp\n"
+    said = "histories.py: the matrix has no mlp; bench/corpus/matrix.py lists what it has\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to record on")
+def test_recording_without_a_gpu_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mlp-fp32-adamw-b32", "--out", str(tmp_path)]) == 3
+    assert "histories.py: " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -76,16 +76,21 @@ class Probe:
     confidence: float = CONFIDENCE
     """Of the upper bound that `largest_safe` is about."""
     learned: Learned = NOTHING_LEARNED
+    _traits: tuple[str, ...] | None = field(default=None, init=False, repr=False)
 
     def timeline(self, batch_size: int) -> Timeline:
         """The timeline that holds for this batch size, with the workspaces of the GPU."""
         job = replace(self.job, micro_batch_size=batch_size)
-        return self.shared.on_gpu(self.timelines.get(job, self.gpu_type), self.gpu_type)
+        found = self.shared.on_gpu(self.timelines.get(job, self.gpu_type), self.gpu_type)
+        self._traits = found.traits
+        return found
 
     @property
     def context_bytes(self) -> int:
-        """What CUDA takes for this job beside the allocator."""
-        return context_bytes(self.gpu_type, self.sample.traits)
+        """What CUDA takes for this job beside the allocator, as any of its timelines says."""
+        if self._traits is None:
+            self._traits = self.sample.traits
+        return context_bytes(self.gpu_type, self._traits)
 
     @property
     def sample(self) -> Timeline:
@@ -141,8 +146,8 @@ class Probe:
 
     def limited(self, batch_size: int, capacity_bytes: int) -> Replay:
         """The replay with this capacity, of which the CUDA context takes its part."""
-        room = capacity_bytes - self.context_bytes
         timeline = self.timeline(batch_size)
+        room = capacity_bytes - self.context_bytes
         key = (id(timeline), batch_size, room)
         if key not in self.shared.limited:
             self.shared.limited[key] = run(

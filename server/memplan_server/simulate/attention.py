@@ -7,8 +7,8 @@ around the kernel (masks made additive, heads padded to a multiple of 8 for flas
 padded to a multiple of 16 for memory-efficient attention).
 
 cuDNN attention comes first on Hopper and data centre Blackwell, but not where a mask is trained
-(T5, Swin, BEiT). No fused kernel takes a mask whose rows do not lie side by side, as T5's do not.
-Both measured on an H200 with PyTorch 2.11.
+(T5, Swin, BEiT). No fused kernel takes a mask whose rows do not lie side by side, as those of T5 in
+transformers 5.17. Both measured on an H200 with PyTorch 2.11; Blackwell was not.
 
 Known limitations: nested tensors are not modelled.
 """

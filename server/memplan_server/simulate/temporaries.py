@@ -134,14 +134,14 @@ KERNELS: dict[Any, Callable[..., Any]] = {
     _ATEN._softmax.default: _softmax(_ATEN._softmax.default),
     _ATEN._log_softmax.default: _softmax(_ATEN._log_softmax.default),
     _ATEN._softmax_backward_data.default: _softmax_backward(_ATEN._softmax_backward_data.default),
+    _ATEN._log_softmax_backward_data.default: _softmax_backward(
+        _ATEN._log_softmax_backward_data.default
+    ),
     _ATEN.embedding.default: _embedding,
     _ATEN.native_dropout.default: _native_dropout,
     _ATEN.embedding_dense_backward.default: _embedding_backward,
     _ATEN._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_backward,
     _ATEN.roll.default: _roll,
-    _ATEN._log_softmax_backward_data.default: _softmax_backward(
-        _ATEN._log_softmax_backward_data.default
-    ),
 }
 """What executes each operator; None means that it can be executed as it is."""
 
@@ -255,6 +255,9 @@ def _efficient_attention_buffers(
     return [last] if query.dtype != torch.float32 else [[sums * head_dim, sums], last]
 
 
+_CUDNN_SLACK = 256
+
+
 def _cudnn_attention_buffers(
     query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any
 ) -> Groups:
@@ -271,9 +274,6 @@ def _cudnn_attention_backward(
     batch, heads, length, head_dim = query.shape
     shared = _expanded(heads, key, 1)
     return [[batch * heads * length * (head_dim + 1) * 4 + _CUDNN_SLACK + sum(shared)]]
-
-
-_CUDNN_SLACK = 256
 
 
 def _softmax_backward_buffers(grad_output: Tensor, *rest: Any, **options: Any) -> Groups:

@@ -33,7 +33,6 @@ def summed(outputs: int, at_once: int = 4, name: str = "sum") -> Kernel:
         (4096, 3072, 100_663_296, 96),
         (4096, 2304, 75_497_472, 72),
         (784, 768, 0, 0),  # Swin-T's last stage, 16 images of 49 tokens
-        (100, 1000, 0, 0),
     ],
 )
 def test_sums_over_rows(rows: int, outputs: int, bytes_: int, semaphores: int) -> None:
@@ -77,3 +76,10 @@ def test_many_at_once_are_as_one_by_one(
     assert (together >= 0).all()
     turned = Kernel(name="sum", outputs=None, rows=rows[0], at_once=at_once, itemsize=4)
     assert taken(turned, outputs * at_once, on) == together[0]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_result_of_fewer_elements_than_a_thread_works_on(count: int) -> None:
+    """A batch of one, where two samples lay side by side."""
+    kernel = Kernel(name="sum", outputs=None, rows=4096, at_once=4, itemsize=4)
+    assert taken(kernel, count) <= 4096 * 4

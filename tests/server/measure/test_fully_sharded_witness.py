@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from sharded_ranks import RANKS
-from test_witness import EAGER, GPU, MODELS, ON_THE_HOST, SGD, beside_workspaces
+from test_witness import EAGER, GPU, MODELS, NUMBERS, ON_THE_HOST, SGD, beside_workspaces
 
 from memplan.plain import to_dict
 from memplan.types import (
@@ -76,7 +76,7 @@ def test_the_same_is_allocated_with_real_ranks(
     subprocess.run([sys.executable, SCRIPT, file, out], check=True, timeout=120)
     found = compare_events(pickle.loads(out.read_bytes()), simulate(job, GPU).events)
     assert found.matched_allocations > 500
-    assert {group.operator for group in found.only_measured} <= ON_THE_HOST | OF_GLOO
+    assert {group.operator for group in found.only_measured} <= ON_THE_HOST | NUMBERS | OF_GLOO
     assert beside_workspaces(found) == set()
     assert found.resized == found.freed_elsewhere == ()
 

@@ -206,6 +206,26 @@ def test_accumulation_reaches_the_global_batch(
     assert plan.device_used_bytes <= memory
 
 
+class OneBatchSize(Fixed):
+    """Timelines that hold for the batch size that they were asked about, and which those were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[int] = set()
+
+    def get(self, job: TrainingJob, gpu_type: GpuType) -> Timeline:
+        self.asked.add(job.micro_batch_size)
+        held = (job.micro_batch_size,)
+        return replace(super().get(job, gpu_type), affine=False, traced_batch_sizes=held)
+
+
+def test_a_job_is_placed_without_simulating_other_batch_sizes() -> None:
+    timelines = OneBatchSize()
+    (placement,) = place(timelines, job(8), [target(24 << 30)])
+    assert placement.verdict is Verdict.FITS
+    assert timelines.asked == {8}
+
+
 def test_gradients_that_stay_alive_are_simulated() -> None:
     timelines = Fixed(layers=((200 * MIB, 64 * 1024), (200 * MIB, 4 * MIB)))
     plan = plan_accumulation(timelines, job(0), target(2 << 30), global_batch_size=512)
